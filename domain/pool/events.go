@@ -1,0 +1,314 @@
+package pool
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/rendering-resource-manager/rrm/domain"
+	"github.com/rendering-resource-manager/rrm/domain/placement"
+)
+
+// Event is a fact. Its type is chosen by hand and never derived from a Go
+// name: the log outlives the code. Subjects are what it is about, as
+// "session:ID", "job:ID", "resource:ID", "model:RENDERER/KEY", "owner:NAME".
+type Event interface{ Type() string }
+
+// Recorded is an event in its place in the log.
+type Recorded struct {
+	Position int64
+	Stream   domain.Stream
+	Version  int64
+	At       time.Time // when it was decided
+	Event    Event
+}
+
+// Decision is why: the inputs that mattered, the few best candidates, and how
+// many others were left out for which reason. It stays well under a kibibyte.
+type Decision struct {
+	Policy     string                `json:"policy"`
+	Version    int                   `json:"version"`
+	Outcome    string                `json:"outcome"` // allocated, queued, rejected, assigned, evicted, scaled
+	Reason     string                `json:"reason"`
+	Candidates []placement.Candidate `json:"candidates,omitempty"`
+	Considered int                   `json:"considered"`
+	Filtered   map[string]int        `json:"filtered,omitempty"`
+	Costs      map[string]float64    `json:"costs,omitempty"` // seconds, learned
+	Inputs     any                   `json:"inputs,omitempty"`
+}
+
+// Settings and admission.
+type (
+	RendererConfigured struct {
+		Renderer domain.Renderer `json:"renderer"`
+	}
+	RendererRemoved  struct{}
+	AdmissionChanged struct {
+		Open   bool   `json:"open"`
+		Reason string `json:"reason,omitempty"`
+	}
+)
+
+// Resources.
+type (
+	ResourceRequested struct {
+		Resource  domain.ResourceID `json:"resource"`
+		Launcher  string            `json:"launcher"`
+		Slots     int               `json:"slots"`
+		MaxModels int               `json:"models_per_resource"`
+		MemoryMiB int               `json:"memory_mib"`
+		Model     domain.ModelKey   `json:"model,omitempty"`
+		Reason    string            `json:"reason"`
+	}
+	ResourceStarting struct {
+		Resource domain.ResourceID `json:"resource"`
+		Handle   domain.Handle     `json:"handle,omitempty"`
+		Address  string            `json:"address,omitempty"`
+		Node     string            `json:"node,omitempty"`
+	}
+	ResourceReady struct {
+		Resource     domain.ResourceID `json:"resource"`
+		Address      string            `json:"address"`
+		Capabilities []string          `json:"capabilities,omitempty"`
+		JobKinds     []string          `json:"job_kinds,omitempty"`
+		Seconds      float64           `json:"seconds"` // from the request
+	}
+	ResourceDraining struct {
+		Resource domain.ResourceID `json:"resource"`
+		Reason   string            `json:"reason"`
+	}
+	ResourceStopping struct {
+		Resource domain.ResourceID `json:"resource"`
+		Reason   string            `json:"reason"`
+	}
+	ResourceStopped struct {
+		Resource domain.ResourceID `json:"resource"`
+		Reason   string            `json:"reason,omitempty"`
+	}
+	ResourceFailed struct {
+		Resource domain.ResourceID `json:"resource"`
+		Code     string            `json:"code"` // launch_failed, exited, start_timeout, hung
+		Reason   string            `json:"reason"`
+		Output   string            `json:"output,omitempty"`
+	}
+	ResourceLost struct {
+		Resource domain.ResourceID `json:"resource"`
+		Reason   string            `json:"reason"`
+	}
+)
+
+// Models on resources.
+type (
+	ModelLoading struct {
+		Resource domain.ResourceID `json:"resource"`
+		Model    domain.ModelKey   `json:"model"`
+		Seconds  float64           `json:"expected_seconds"`
+	}
+	ModelLoaded struct {
+		Resource  domain.ResourceID `json:"resource"`
+		Model     domain.ModelKey   `json:"model"`
+		Seconds   float64           `json:"seconds"` // that the load took; 0 where nothing was loaded
+		MemoryMiB int               `json:"memory_mib,omitempty"`
+	}
+	ModelFailed struct {
+		Resource domain.ResourceID `json:"resource"`
+		Model    domain.ModelKey   `json:"model"`
+		Code     string            `json:"code"`
+		Reason   string            `json:"reason"`
+	}
+	ModelEvicted struct {
+		Resource domain.ResourceID `json:"resource"`
+		Model    domain.ModelKey   `json:"model"`
+		For      domain.ModelKey   `json:"for"`
+		Decision Decision          `json:"decision"`
+	}
+)
+
+// Sessions.
+type (
+	SessionRequested struct {
+		Session      domain.SessionID `json:"session"`
+		Model        domain.ModelKey  `json:"model"`
+		Owner        domain.Owner     `json:"owner"`
+		Params       json.RawMessage  `json:"params,omitempty"`
+		WaitSeconds  float64          `json:"wait_seconds,omitempty"`
+		LeaseSeconds float64          `json:"lease_seconds"`
+		MaxSeconds   float64          `json:"max_duration_seconds,omitempty"`
+		OnLost       string           `json:"on_lost"`
+	}
+	SessionQueued struct {
+		Session         domain.SessionID `json:"session"`
+		Place           int              `json:"place"`
+		EstimateSeconds float64          `json:"estimate_seconds"`
+		Decision        Decision         `json:"decision"`
+	}
+	SessionStarting struct {
+		Session  domain.SessionID  `json:"session"`
+		Resource domain.ResourceID `json:"resource"` // which is starting; another may serve first
+	}
+	SessionAllocated struct {
+		Session  domain.SessionID  `json:"session"`
+		Resource domain.ResourceID `json:"resource"`
+		Model    domain.ModelKey   `json:"model"`
+		Owner    domain.Owner      `json:"owner"`
+		Warm     bool              `json:"warm"` // the model is loaded: the session is ready at once
+		Waited   float64           `json:"waited_seconds"`
+		Saved    float64           `json:"saved_seconds"` // expected seconds of loading avoided
+		Decision Decision          `json:"decision"`
+	}
+	SessionReady struct {
+		Session  domain.SessionID  `json:"session"`
+		Resource domain.ResourceID `json:"resource"`
+		Seconds  float64           `json:"seconds"` // from the request
+	}
+	SessionRejected struct {
+		Session           domain.SessionID `json:"session"`
+		Model             domain.ModelKey  `json:"model"`
+		Owner             domain.Owner     `json:"owner"`
+		Code              string           `json:"code"`
+		Reason            string           `json:"reason"`
+		RetryAfterSeconds float64          `json:"retry_after_seconds"`
+		Queue             int              `json:"queue"`
+		Decision          Decision         `json:"decision"`
+	}
+	SessionReleased struct {
+		Session  domain.SessionID  `json:"session"`
+		Resource domain.ResourceID `json:"resource,omitempty"`
+		Reason   string            `json:"reason,omitempty"`
+	}
+	SessionExpired struct {
+		Session  domain.SessionID  `json:"session"`
+		Resource domain.ResourceID `json:"resource,omitempty"`
+		Code     string            `json:"code"` // lease_ended, wait_ended, max_duration
+		Reason   string            `json:"reason"`
+	}
+	SessionLost struct {
+		Session  domain.SessionID  `json:"session"`
+		Resource domain.ResourceID `json:"resource"`
+		Reason   string            `json:"reason"`
+	}
+	SessionMoved struct {
+		Session  domain.SessionID  `json:"session"`
+		Resource domain.ResourceID `json:"resource"` // the one it had
+		Reason   string            `json:"reason"`
+	}
+	SessionFailed struct {
+		Session  domain.SessionID  `json:"session"`
+		Resource domain.ResourceID `json:"resource"`
+		Code     string            `json:"code"`
+		Reason   string            `json:"reason"`
+	}
+)
+
+// Jobs.
+type (
+	JobSubmitted struct {
+		Job            domain.JobID    `json:"job"`
+		Model          domain.ModelKey `json:"model"`
+		Kind           string          `json:"kind"`
+		Spec           json.RawMessage `json:"spec,omitempty"`
+		Owner          domain.Owner    `json:"owner"`
+		Priority       int             `json:"priority"`
+		Deadline       *time.Time      `json:"deadline,omitempty"`
+		After          []domain.JobID  `json:"after,omitempty"`
+		MaxAttempts    int             `json:"max_attempts"`
+		TimeoutSeconds float64         `json:"timeout_seconds"`
+		CallbackURL    string          `json:"callback_url,omitempty"`
+	}
+	JobQueued struct {
+		Job domain.JobID `json:"job"`
+	}
+	JobAssigned struct {
+		Job      domain.JobID      `json:"job"`
+		Resource domain.ResourceID `json:"resource"`
+		Model    domain.ModelKey   `json:"model"`
+		Owner    domain.Owner      `json:"owner"`
+		Warm     bool              `json:"warm"`
+		Attempt  int               `json:"attempt"`
+		Waited   float64           `json:"waited_seconds"`
+		Saved    float64           `json:"saved_seconds"`
+		Decision Decision          `json:"decision"`
+	}
+	JobStarted struct {
+		Job      domain.JobID      `json:"job"`
+		Resource domain.ResourceID `json:"resource"`
+	}
+	JobSucceeded struct {
+		Job         domain.JobID      `json:"job"`
+		Resource    domain.ResourceID `json:"resource"`
+		ContentType string            `json:"content_type"`
+		Bytes       int64             `json:"bytes"`
+		Seconds     float64           `json:"seconds"` // from started to succeeded
+	}
+	JobRetried struct {
+		Job       domain.JobID      `json:"job"`
+		Resource  domain.ResourceID `json:"resource,omitempty"`
+		Class     Class             `json:"class"`
+		Code      string            `json:"code"`
+		Reason    string            `json:"reason"`
+		NotBefore time.Time         `json:"not_before"`
+	}
+	JobFailed struct {
+		Job      domain.JobID      `json:"job"`
+		Resource domain.ResourceID `json:"resource,omitempty"`
+		Class    Class             `json:"class"`
+		Code     string            `json:"code"`
+		Reason   string            `json:"reason"`
+	}
+	JobCancelled struct {
+		Job      domain.JobID      `json:"job"`
+		Resource domain.ResourceID `json:"resource,omitempty"`
+		Reason   string            `json:"reason,omitempty"`
+	}
+)
+
+// Pools.
+type (
+	PoolScaled struct {
+		From     int                 `json:"from"`
+		To       int                 `json:"to"`
+		Stop     []domain.ResourceID `json:"stop,omitempty"`
+		Decision Decision            `json:"decision"`
+	}
+	PoolBackedOff struct {
+		Failures int       `json:"failures"`
+		Until    time.Time `json:"until"`
+		Reason   string    `json:"reason"`
+	}
+)
+
+func (RendererConfigured) Type() string { return "renderer.configured" }
+func (RendererRemoved) Type() string    { return "renderer.removed" }
+func (AdmissionChanged) Type() string   { return "admission.changed" }
+func (ResourceRequested) Type() string  { return "resource.requested" }
+func (ResourceStarting) Type() string   { return "resource.starting" }
+func (ResourceReady) Type() string      { return "resource.ready" }
+func (ResourceDraining) Type() string   { return "resource.draining" }
+func (ResourceStopping) Type() string   { return "resource.stopping" }
+func (ResourceStopped) Type() string    { return "resource.stopped" }
+func (ResourceFailed) Type() string     { return "resource.failed" }
+func (ResourceLost) Type() string       { return "resource.lost" }
+func (ModelLoading) Type() string       { return "model.loading" }
+func (ModelLoaded) Type() string        { return "model.loaded" }
+func (ModelFailed) Type() string        { return "model.failed" }
+func (ModelEvicted) Type() string       { return "model.evicted" }
+func (SessionRequested) Type() string   { return "session.requested" }
+func (SessionQueued) Type() string      { return "session.queued" }
+func (SessionStarting) Type() string    { return "session.starting" }
+func (SessionAllocated) Type() string   { return "session.allocated" }
+func (SessionReady) Type() string       { return "session.ready" }
+func (SessionRejected) Type() string    { return "session.rejected" }
+func (SessionReleased) Type() string    { return "session.released" }
+func (SessionExpired) Type() string     { return "session.expired" }
+func (SessionLost) Type() string        { return "session.lost" }
+func (SessionMoved) Type() string       { return "session.moved" }
+func (SessionFailed) Type() string      { return "session.failed" }
+func (JobSubmitted) Type() string       { return "job.submitted" }
+func (JobQueued) Type() string          { return "job.queued" }
+func (JobAssigned) Type() string        { return "job.assigned" }
+func (JobStarted) Type() string         { return "job.started" }
+func (JobSucceeded) Type() string       { return "job.succeeded" }
+func (JobRetried) Type() string         { return "job.retried" }
+func (JobFailed) Type() string          { return "job.failed" }
+func (JobCancelled) Type() string       { return "job.cancelled" }
+func (PoolScaled) Type() string         { return "pool.scaled" }
+func (PoolBackedOff) Type() string      { return "pool.backed_off" }

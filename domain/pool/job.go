@@ -1,0 +1,89 @@
+package pool
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/rendering-resource-manager/rrm/domain"
+)
+
+// JobState is where a job is in its life.
+type JobState string
+
+// The life of a job: (waiting →) queued → assigned → running, then succeeded, failed or cancelled; a failed attempt goes back to queued.
+const (
+	JobWaiting   JobState = "waiting"  // for the jobs named in after
+	JobQueued    JobState = "queued"   // for a slot, or for its next attempt
+	JobAssigned  JobState = "assigned" // has its slot; the model may still be loading
+	JobRunning   JobState = "running"
+	JobSucceeded JobState = "succeeded"
+	JobFailed    JobState = "failed"
+	JobCancelled JobState = "cancelled"
+)
+
+// The kinds of job.
+const (
+	JobImage  = "image"
+	JobFrames = "frames"
+	JobVideo  = "video"
+)
+
+// Class says what a failed attempt means for the next one.
+type Class string
+
+// The classes of failure.
+const (
+	ClassPermanent   Class = "permanent"   // trying again cannot help: a spec that is wrong, a model that does not exist
+	ClassTransient   Class = "transient"   // the resource was lost or did not answer: tried again, counted
+	ClassTimeout     Class = "timeout"     // the attempt took too long: tried again, counted
+	ClassInterrupted Class = "interrupted" // we took the resource away ourselves: tried again, not counted
+)
+
+// Result is where a job's output is and what it is; the bytes are no part of the state.
+type Result struct {
+	ContentType string `json:"content_type"`
+	Bytes       int64  `json:"bytes"`
+}
+
+// Job is one piece of asynchronous work: an image, a set of frames, a video.
+type Job struct {
+	ID             domain.JobID      `json:"id"`
+	Seq            int64             `json:"seq"`
+	Renderer       domain.RendererID `json:"renderer"`
+	Model          domain.ModelKey   `json:"model"`
+	Kind           string            `json:"kind"`
+	Spec           json.RawMessage   `json:"spec,omitempty"`
+	Owner          domain.Owner      `json:"owner"`
+	Priority       int               `json:"priority"` // higher goes first
+	Deadline       *time.Time        `json:"deadline,omitempty"`
+	After          []domain.JobID    `json:"after,omitempty"`
+	MaxAttempts    int               `json:"max_attempts"`
+	TimeoutSeconds float64           `json:"timeout_seconds"`
+	CallbackURL    string            `json:"callback_url,omitempty"`
+	State          JobState          `json:"state"`
+	StateSince     time.Time         `json:"state_since"`
+	Code           string            `json:"code,omitempty"`
+	Reason         string            `json:"reason,omitempty"`
+	Attempts       int               `json:"attempts"` // begun, interrupted ones left out
+	Resource       domain.ResourceID `json:"resource,omitempty"`
+	Warm           bool              `json:"warm"`
+	SubmittedAt    time.Time         `json:"submitted_at"`
+	QueuedAt       *time.Time        `json:"queued_at,omitempty"`
+	NotBefore      *time.Time        `json:"not_before,omitempty"`
+	AssignedAt     *time.Time        `json:"assigned_at,omitempty"`
+	StartedAt      *time.Time        `json:"started_at,omitempty"`
+	EndedAt        *time.Time        `json:"ended_at,omitempty"`
+	Result         *Result           `json:"result,omitempty"`
+	Decision       int64             `json:"decision,omitempty"`
+	Ended          bool              `json:"ended"`
+}
+
+// Holding says that the job holds a slot.
+func (j *Job) Holding() bool { return j.State == JobAssigned || j.State == JobRunning }
+
+func (j *Job) enter(st JobState, at time.Time) { j.State, j.StateSince = st, at }
+
+func (j *Job) end(st JobState, at time.Time, code, reason string) {
+	j.enter(st, at)
+	j.Code, j.Reason, j.Ended, j.EndedAt = code, reason, true, &at
+}

@@ -1,0 +1,140 @@
+package pool
+
+import (
+	"slices"
+	"time"
+
+	"github.com/rendering-resource-manager/rrm/domain"
+	"github.com/rendering-resource-manager/rrm/domain/placement"
+)
+
+// ResourceState is where a resource is in its life.
+type ResourceState string
+
+// The life of a resource: requested → starting → ready → (draining →) stopping → stopped; failed and lost end it from anywhere.
+const (
+	ResourceRequested ResourceState = "requested" // wished for; no launcher has been called yet
+	ResourceStarting  ResourceState = "starting"  // launched, not ready yet
+	ResourceReady     ResourceState = "ready"     // takes sessions and jobs
+	ResourceDraining  ResourceState = "draining"  // lets its work end and takes no more
+	ResourceStopping  ResourceState = "stopping"  // being stopped
+	ResourceStopped   ResourceState = "stopped"   // ended as wished
+	ResourceFailed    ResourceState = "failed"    // never got ready, or hung
+	ResourceLost      ResourceState = "lost"      // was there and is gone
+)
+
+// Loaded is a model on a resource.
+type Loaded = placement.Held
+
+// User is a session or a job that holds one of a resource's slots.
+type User struct {
+	Kind  string          `json:"kind"` // session or job
+	ID    string          `json:"id"`
+	Model domain.ModelKey `json:"model"`
+	Since time.Time       `json:"since"`
+}
+
+// The kinds of user.
+const (
+	UserSession = "session"
+	UserJob     = "job"
+)
+
+// Resource is one running, starting or stopping renderer process.
+type Resource struct {
+	ID           domain.ResourceID `json:"id"`
+	Seq          int64             `json:"seq"` // position of its first event
+	Renderer     domain.RendererID `json:"renderer"`
+	Launcher     string            `json:"launcher"`
+	State        ResourceState     `json:"state"`
+	StateSince   time.Time         `json:"state_since"`
+	Reason       string            `json:"reason,omitempty"` // why it is in this state
+	Output       string            `json:"output,omitempty"` // the last it wrote before it failed
+	Model        domain.ModelKey   `json:"model,omitempty"`  // the model it keeps for life, with command_line loading
+	Slots        int               `json:"slots"`
+	MaxModels    int               `json:"models_per_resource"`
+	MemoryMiB    int               `json:"memory_mib"`
+	Address      string            `json:"address,omitempty"`
+	Node         string            `json:"node,omitempty"`
+	Handle       domain.Handle     `json:"handle,omitempty"`
+	Capabilities []string          `json:"capabilities,omitempty"`
+	JobKinds     []string          `json:"job_kinds,omitempty"`
+	RequestedAt  time.Time         `json:"requested_at"`
+	ReadyAt      *time.Time        `json:"ready_at,omitempty"`
+	EndedAt      *time.Time        `json:"ended_at,omitempty"`
+	IdleSince    *time.Time        `json:"idle_since,omitempty"` // ready and without users since
+	Models       []Loaded          `json:"models"`
+	Users        []User            `json:"users"`
+	Ended        bool              `json:"ended"`
+}
+
+// Coming says that the resource will be ready but is not yet.
+func (r *Resource) Coming() bool { return r.State == ResourceRequested || r.State == ResourceStarting }
+
+// Live says that the resource counts for what the pool can do: coming or ready, not on its way out.
+func (r *Resource) Live() bool { return r.Coming() || r.State == ResourceReady }
+
+// Free is how many more sessions and jobs it takes now.
+func (r *Resource) Free() int {
+	if r.State != ResourceReady {
+		return 0
+	}
+	return max(0, r.Slots-len(r.Users))
+}
+
+// Holds finds a model on the resource, or nil.
+func (r *Resource) Holds(m domain.ModelKey) *Loaded {
+	for i := range r.Models {
+		if r.Models[i].Model == m {
+			return &r.Models[i]
+		}
+	}
+	return nil
+}
+
+// clone copies the resource deep enough to be changed.
+func (r *Resource) clone() *Resource {
+	c := *r
+	c.Models, c.Users = slices.Clone(r.Models), slices.Clone(r.Users)
+	return &c
+}
+
+func (r *Resource) addUser(u User) {
+	r.Users = append(r.Users, u)
+	r.IdleSince = nil
+	if h := r.Holds(u.Model); h != nil {
+		h.Users++
+		h.LastUsed = u.Since
+	}
+}
+
+// dropUser frees the slot of a session or job; absent is fine.
+func (r *Resource) dropUser(kind, id string, at time.Time) {
+	i := slices.IndexFunc(r.Users, func(u User) bool { return u.Kind == kind && u.ID == id })
+	if i < 0 {
+		return
+	}
+	if h := r.Holds(r.Users[i].Model); h != nil {
+		h.Users--
+		h.LastUsed = at
+	}
+	r.Users = slices.Delete(r.Users, i, i+1)
+	if len(r.Users) == 0 && r.State == ResourceReady {
+		r.IdleSince = &at
+	}
+}
+
+func (r *Resource) dropModel(m domain.ModelKey) {
+	r.Models = slices.DeleteFunc(r.Models, func(h Loaded) bool { return h.Model == m })
+}
+
+func (r *Resource) enter(s ResourceState, at time.Time, reason string) {
+	r.State, r.StateSince, r.Reason = s, at, reason
+	switch s {
+	case ResourceStopped, ResourceFailed, ResourceLost:
+		r.Ended, r.EndedAt, r.Models, r.Users = true, &at, nil, nil
+	}
+	if s != ResourceReady {
+		r.IdleSince = nil
+	}
+}

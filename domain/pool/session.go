@@ -1,0 +1,72 @@
+package pool
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/rendering-resource-manager/rrm/domain"
+)
+
+// SessionState is where a session is in its life.
+type SessionState string
+
+// The life of a session: queued → starting → loading → ready, then released, expired, lost or failed.
+const (
+	SessionQueued   SessionState = "queued"   // waits for a slot
+	SessionStarting SessionState = "starting" // waits for a slot on a resource that is starting
+	SessionLoading  SessionState = "loading"  // has its slot; the model is being loaded
+	SessionReady    SessionState = "ready"    // frames can be had
+	SessionReleased SessionState = "released" // ended by its client
+	SessionExpired  SessionState = "expired"  // its lease, its wait or its time ended
+	SessionLost     SessionState = "lost"     // its resource went away
+	SessionFailed   SessionState = "failed"   // its model could not be loaded
+	SessionRejected SessionState = "rejected" // refused; only in the answer and the log, never in a view
+)
+
+// What happens to a session whose resource goes away.
+const (
+	OnLostEnd  = "end"
+	OnLostMove = "move" // it goes back to the queue, in its old place
+)
+
+// Session is a client's interactive use of a resource.
+type Session struct {
+	ID           domain.SessionID  `json:"id"`
+	Seq          int64             `json:"seq"`
+	Renderer     domain.RendererID `json:"renderer"`
+	Model        domain.ModelKey   `json:"model"`
+	Owner        domain.Owner      `json:"owner"`
+	Params       json.RawMessage   `json:"params,omitempty"`
+	State        SessionState      `json:"state"`
+	StateSince   time.Time         `json:"state_since"`
+	Code         string            `json:"code,omitempty"`
+	Reason       string            `json:"reason,omitempty"`
+	RequestedAt  time.Time         `json:"requested_at"`
+	WaitUntil    *time.Time        `json:"wait_until,omitempty"`
+	LeaseSeconds float64           `json:"lease_seconds"`
+	MaxSeconds   float64           `json:"max_duration_seconds,omitempty"`
+	OnLost       string            `json:"on_lost"`
+	Resource     domain.ResourceID `json:"resource,omitempty"`
+	Warm         bool              `json:"warm"` // the model was loaded when the slot was given
+	AllocatedAt  *time.Time        `json:"allocated_at,omitempty"`
+	ReadyAt      *time.Time        `json:"ready_at,omitempty"`
+	EndedAt      *time.Time        `json:"ended_at,omitempty"`
+	Moves        int               `json:"moves,omitempty"`
+	Decision     int64             `json:"decision,omitempty"` // position of the event that decided last
+	Ended        bool              `json:"ended"`
+}
+
+// Waiting says that the session has no slot yet and wants one.
+func (s *Session) Waiting() bool { return s.State == SessionQueued || s.State == SessionStarting }
+
+// Holding says that the session holds a slot.
+func (s *Session) Holding() bool { return s.State == SessionLoading || s.State == SessionReady }
+
+func (s *Session) enter(st SessionState, at time.Time) {
+	s.State, s.StateSince = st, at
+}
+
+func (s *Session) end(st SessionState, at time.Time, code, reason string) {
+	s.enter(st, at)
+	s.Code, s.Reason, s.Ended, s.EndedAt = code, reason, true, &at
+}
