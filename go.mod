@@ -24,3 +24,5 @@ require (
 	golang.org/x/term v0.47.0
 	pgregory.net/rapid v1.3.0
 )
+
+require github.com/qmuntal/gltf v0.28.0 // indirect

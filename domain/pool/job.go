@@ -12,13 +12,13 @@ type JobState string
 
 // The life of a job: (waiting →) queued → assigned → running, then succeeded, failed or cancelled; a failed attempt goes back to queued.
 const (
-	JobWaiting   JobState = "waiting"  // for the jobs named in after
-	JobQueued    JobState = "queued"   // for a slot, or for its next attempt
-	JobAssigned  JobState = "assigned" // has its slot; the model may still be loading
-	JobRunning   JobState = "running"
-	JobSucceeded JobState = "succeeded"
-	JobFailed    JobState = "failed"
-	JobCancelled JobState = "cancelled"
+	JobStateWaiting   JobState = "waiting"  // for the jobs named in after
+	JobStateQueued    JobState = "queued"   // for a slot, or for its next attempt
+	JobStateAssigned  JobState = "assigned" // has its slot; the model may still be loading
+	JobStateRunning   JobState = "running"
+	JobStateSucceeded JobState = "succeeded"
+	JobStateFailed    JobState = "failed"
+	JobStateCancelled JobState = "cancelled"
 )
 
 // The kinds of job.
@@ -79,7 +79,7 @@ type Job struct {
 }
 
 // Holding says that the job holds a slot.
-func (j *Job) Holding() bool { return j.State == JobAssigned || j.State == JobRunning }
+func (j *Job) Holding() bool { return j.State == JobStateAssigned || j.State == JobStateRunning }
 
 func (j *Job) enter(st JobState, at time.Time) { j.State, j.StateSince = st, at }
 

@@ -13,14 +13,14 @@ type ResourceState string
 
 // The life of a resource: requested → starting → ready → (draining →) stopping → stopped; failed and lost end it from anywhere.
 const (
-	ResourceRequested ResourceState = "requested" // wished for; no launcher has been called yet
-	ResourceStarting  ResourceState = "starting"  // launched, not ready yet
-	ResourceReady     ResourceState = "ready"     // takes sessions and jobs
-	ResourceDraining  ResourceState = "draining"  // lets its work end and takes no more
-	ResourceStopping  ResourceState = "stopping"  // being stopped
-	ResourceStopped   ResourceState = "stopped"   // ended as wished
-	ResourceFailed    ResourceState = "failed"    // never got ready, or hung
-	ResourceLost      ResourceState = "lost"      // was there and is gone
+	ResourceStateRequested ResourceState = "requested" // wished for; no launcher has been called yet
+	ResourceStateStarting  ResourceState = "starting"  // launched, not ready yet
+	ResourceStateReady     ResourceState = "ready"     // takes sessions and jobs
+	ResourceStateDraining  ResourceState = "draining"  // lets its work end and takes no more
+	ResourceStateStopping  ResourceState = "stopping"  // being stopped
+	ResourceStateStopped   ResourceState = "stopped"   // ended as wished
+	ResourceStateFailed    ResourceState = "failed"    // never got ready, or hung
+	ResourceStateLost      ResourceState = "lost"      // was there and is gone
 )
 
 // Loaded is a model on a resource.
@@ -69,14 +69,16 @@ type Resource struct {
 }
 
 // Coming says that the resource will be ready but is not yet.
-func (r *Resource) Coming() bool { return r.State == ResourceRequested || r.State == ResourceStarting }
+func (r *Resource) Coming() bool {
+	return r.State == ResourceStateRequested || r.State == ResourceStateStarting
+}
 
 // Live says that the resource counts for what the pool can do: coming or ready, not on its way out.
-func (r *Resource) Live() bool { return r.Coming() || r.State == ResourceReady }
+func (r *Resource) Live() bool { return r.Coming() || r.State == ResourceStateReady }
 
 // Free is how many more sessions and jobs it takes now.
 func (r *Resource) Free() int {
-	if r.State != ResourceReady {
+	if r.State != ResourceStateReady {
 		return 0
 	}
 	return max(0, r.Slots-len(r.Users))
@@ -119,7 +121,7 @@ func (r *Resource) dropUser(kind, id string, at time.Time) {
 		h.LastUsed = at
 	}
 	r.Users = slices.Delete(r.Users, i, i+1)
-	if len(r.Users) == 0 && r.State == ResourceReady {
+	if len(r.Users) == 0 && r.State == ResourceStateReady {
 		r.IdleSince = &at
 	}
 }
@@ -131,10 +133,10 @@ func (r *Resource) dropModel(m domain.ModelKey) {
 func (r *Resource) enter(s ResourceState, at time.Time, reason string) {
 	r.State, r.StateSince, r.Reason = s, at, reason
 	switch s {
-	case ResourceStopped, ResourceFailed, ResourceLost:
+	case ResourceStateStopped, ResourceStateFailed, ResourceStateLost:
 		r.Ended, r.EndedAt, r.Models, r.Users = true, &at, nil, nil
 	}
-	if s != ResourceReady {
+	if s != ResourceStateReady {
 		r.IdleSince = nil
 	}
 }

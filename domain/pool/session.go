@@ -12,15 +12,15 @@ type SessionState string
 
 // The life of a session: queued → starting → loading → ready, then released, expired, lost or failed.
 const (
-	SessionQueued   SessionState = "queued"   // waits for a slot
-	SessionStarting SessionState = "starting" // waits for a slot on a resource that is starting
-	SessionLoading  SessionState = "loading"  // has its slot; the model is being loaded
-	SessionReady    SessionState = "ready"    // frames can be had
-	SessionReleased SessionState = "released" // ended by its client
-	SessionExpired  SessionState = "expired"  // its lease, its wait or its time ended
-	SessionLost     SessionState = "lost"     // its resource went away
-	SessionFailed   SessionState = "failed"   // its model could not be loaded
-	SessionRejected SessionState = "rejected" // refused; only in the answer and the log, never in a view
+	SessionStateQueued   SessionState = "queued"   // waits for a slot
+	SessionStateStarting SessionState = "starting" // waits for a slot on a resource that is starting
+	SessionStateLoading  SessionState = "loading"  // has its slot; the model is being loaded
+	SessionStateReady    SessionState = "ready"    // frames can be had
+	SessionStateReleased SessionState = "released" // ended by its client
+	SessionStateExpired  SessionState = "expired"  // its lease, its wait or its time ended
+	SessionStateLost     SessionState = "lost"     // its resource went away
+	SessionStateFailed   SessionState = "failed"   // its model could not be loaded
+	SessionStateRejected SessionState = "rejected" // refused; only in the answer and the log, never in a view
 )
 
 // What happens to a session whose resource goes away.
@@ -57,10 +57,14 @@ type Session struct {
 }
 
 // Waiting says that the session has no slot yet and wants one.
-func (s *Session) Waiting() bool { return s.State == SessionQueued || s.State == SessionStarting }
+func (s *Session) Waiting() bool {
+	return s.State == SessionStateQueued || s.State == SessionStateStarting
+}
 
 // Holding says that the session holds a slot.
-func (s *Session) Holding() bool { return s.State == SessionLoading || s.State == SessionReady }
+func (s *Session) Holding() bool {
+	return s.State == SessionStateLoading || s.State == SessionStateReady
+}
 
 func (s *Session) enter(st SessionState, at time.Time) {
 	s.State, s.StateSince = st, at
