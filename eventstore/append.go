@@ -83,9 +83,12 @@ func appendArgs(b Batch) ([]any, error) {
 	}, nil
 }
 
+// Known looks answers up.
+type Known func([]domain.CommandID) (map[domain.CommandID]Answer, error)
+
 // Decide is called by Locked with what changed since the caller last looked;
-// known looks answers up under the same lock.
-type Decide func(d Delta, known func([]domain.CommandID) (map[domain.CommandID]Answer, error)) (Batch, error)
+// known looks up under the same lock.
+type Decide func(d Delta, known Known) (Batch, error)
 
 // Locked takes the head's lock first, so that nobody can move it between the
 // decision and the append: four round trips and a held lock, for a caller who
@@ -95,13 +98,17 @@ type Decide func(d Delta, known func([]domain.CommandID) (map[domain.CommandID]A
 // The result is the head after all.
 func (l *Log) Locked(ctx context.Context, since int64, decide Decide) (int64, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // ends the transaction if decide refuses or the server does not answer
+	defer cancel() // gives the lock back even if the server does not answer
 	tx, err := within(ctx, func() (*sql.Tx, error) { return l.db.BeginTx(ctx, nil) })
 	if err != nil {
 		return 0, fmt.Errorf("begin to append: %w", err)
 	}
-	// In a goroutine, because a rollback waits for a server that does not answer.
-	defer func() { go func() { _ = tx.Rollback() }() }()
+	committed := false
+	defer func() {
+		if !committed {
+			_, _ = within(ctx, func() (struct{}, error) { return struct{}{}, tx.Rollback() })
+		}
+	}()
 
 	d, err := within(ctx, func() (Delta, error) { return delta(ctx, tx.StmtContext(ctx, l.lockCall), since) })
 	if err != nil {
@@ -128,6 +135,7 @@ func (l *Log) Locked(ctx context.Context, since int64, decide Decide) (int64, er
 		}
 		return head, tx.Commit()
 	})
+	committed = err == nil
 	if errors.Is(err, ErrMoved) {
 		return 0, errors.New("append under the lock: the head moved although it was locked")
 	}

@@ -63,6 +63,12 @@ func AnsweredAlready(err error) bool {
 	return errors.As(err, &p) && p.Code == pqerror.UniqueViolation && p.Table == "answers"
 }
 
+// Contradicts reports whether a row was already there that the decision took as absent: what it was decided on is not what the log holds.
+func Contradicts(err error) bool {
+	var p *pq.Error
+	return errors.As(err, &p) && p.Code == pqerror.UniqueViolation && p.Table != "answers"
+}
+
 // Transient reports whether the same work may well succeed a moment later: a
 // broken connection, a server that starts or stops, a deadlock, a wait that took too long.
 func Transient(err error) bool {
