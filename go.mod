@@ -25,4 +25,10 @@ require (
 	pgregory.net/rapid v1.3.0
 )
 
-require github.com/qmuntal/gltf v0.28.0 // indirect
+require (
+	github.com/mfridman/interpolate v0.0.2 // indirect
+	github.com/qmuntal/gltf v0.28.0 // indirect
+	github.com/sethvargo/go-retry v0.5.0 // indirect
+	github.com/xi2/xz v0.0.0-20171230120015-48954b6210f8 // indirect
+	go.uber.org/multierr v1.11.0 // indirect
+)

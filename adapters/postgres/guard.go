@@ -1,0 +1,106 @@
+package postgres
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+)
+
+// queryInProgress is the text of the error that lib/pq does not export.
+const queryInProgress = "pq: there is already a query being processed on this connection"
+
+// guardConnector mends a fault of lib/pq 1.12.0 to 1.12.3
+// (https://github.com/lib/pq/issues/1298): when the server sends an error and
+// the socket is cut before the server says that it is ready again, the
+// connection stays "in progress", is never called bad, and every later query
+// that the pool gives to it fails.
+type guardConnector struct {
+	driver.Connector
+	secret string // never to be seen in an error
+}
+
+func (g guardConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	c, err := g.Connector.Connect(ctx)
+	if err != nil {
+		return nil, withoutSecret(err, g.secret)
+	}
+	full, ok := c.(fullConn)
+	if !ok {
+		_ = c.Close()
+		return nil, fmt.Errorf("guard connection: lib/pq's %T lacks a method that the guard passes on", c)
+	}
+	return &guardConn{fullConn: full, fresh: true}, nil
+}
+
+// fullConn is everything that lib/pq's connection can do for database/sql.
+// Were one left out, database/sql would quietly take a slower way.
+type fullConn interface {
+	driver.Conn
+	driver.QueryerContext
+	driver.ExecerContext
+	driver.ConnPrepareContext
+	driver.ConnBeginTx
+	driver.Pinger
+	driver.SessionResetter
+	driver.Validator
+	driver.NamedValueChecker
+}
+
+// guardConn is used by one goroutine at a time, as database/sql promises.
+type guardConn struct {
+	fullConn
+	fresh    bool // nothing was asked of it since the pool gave it out, so nothing can be in progress
+	poisoned bool
+}
+
+// ResetSession is called when the pool gives the connection out again.
+func (c *guardConn) ResetSession(ctx context.Context) error {
+	if c.poisoned {
+		return driver.ErrBadConn
+	}
+	c.fresh = true
+	return c.fullConn.ResetSession(ctx)
+}
+
+// IsValid is asked when the connection goes back to the pool.
+func (c *guardConn) IsValid() bool { return !c.poisoned && c.fullConn.IsValid() }
+
+func (c *guardConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	fresh := c.use()
+	rows, err := c.fullConn.QueryContext(ctx, query, args)
+	return rows, c.judge(err, fresh)
+}
+
+func (c *guardConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	fresh := c.use()
+	result, err := c.fullConn.ExecContext(ctx, query, args)
+	return result, c.judge(err, fresh)
+}
+
+func (c *guardConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	c.use()
+	return c.fullConn.PrepareContext(ctx, query)
+}
+
+func (c *guardConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	c.use()
+	return c.fullConn.BeginTx(ctx, opts)
+}
+
+func (c *guardConn) use() (fresh bool) {
+	fresh, c.fresh = c.fresh, false
+	return fresh
+}
+
+// judge turns the false "in progress" of a connection fresh from the pool into
+// ErrBadConn: nothing was sent, so database/sql may repeat the query on another
+// connection. Later in a transaction the same text can be true (rows still open
+// while the next query is made: the caller's mistake) and is passed on as it is;
+// a dead connection is then found by the ROLLBACK.
+func (c *guardConn) judge(err error, fresh bool) error {
+	if err == nil || !fresh || err.Error() != queryInProgress {
+		return err
+	}
+	c.poisoned = true
+	return driver.ErrBadConn
+}
