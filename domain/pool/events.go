@@ -213,6 +213,11 @@ type (
 		MaxAttempts    int             `json:"max_attempts"`
 		TimeoutSeconds float64         `json:"timeout_seconds"`
 		CallbackURL    string          `json:"callback_url,omitempty"`
+		Pending        []domain.JobID  `json:"pending,omitempty"` // those of After that have not succeeded yet
+	}
+	JobUnblocked struct {
+		Job domain.JobID `json:"job"`
+		By  domain.JobID `json:"by"` // succeeded
 	}
 	JobQueued struct {
 		Job domain.JobID `json:"job"`
@@ -303,6 +308,7 @@ func (SessionLost) Type() string        { return "session.lost" }
 func (SessionMoved) Type() string       { return "session.moved" }
 func (SessionFailed) Type() string      { return "session.failed" }
 func (JobSubmitted) Type() string       { return "job.submitted" }
+func (JobUnblocked) Type() string       { return "job.unblocked" }
 func (JobQueued) Type() string          { return "job.queued" }
 func (JobAssigned) Type() string        { return "job.assigned" }
 func (JobStarted) Type() string         { return "job.started" }

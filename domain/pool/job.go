@@ -57,6 +57,7 @@ type Job struct {
 	Priority       int               `json:"priority"` // higher goes first
 	Deadline       *time.Time        `json:"deadline,omitempty"`
 	After          []domain.JobID    `json:"after,omitempty"`
+	Pending        []domain.JobID    `json:"pending,omitempty"` // those of After that have not succeeded yet
 	MaxAttempts    int               `json:"max_attempts"`
 	TimeoutSeconds float64           `json:"timeout_seconds"`
 	CallbackURL    string            `json:"callback_url,omitempty"`

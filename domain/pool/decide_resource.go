@@ -1,0 +1,214 @@
+package pool
+
+import (
+	"slices"
+
+	"github.com/rendering-resource-manager/rrm/domain"
+	"github.com/rendering-resource-manager/rrm/domain/placement"
+	"github.com/rendering-resource-manager/rrm/domain/scaling"
+)
+
+func (d *decider) resourceCommand(c Command) error {
+	switch c := c.(type) {
+	case DrainResource:
+		return d.drain(c)
+	case StopResource:
+		return d.stop(c)
+	case ReportStarting:
+		return d.starting(c)
+	case ReportReady:
+		return d.ready(c)
+	case ReportFailed:
+		return d.failed(c)
+	case ReportLost:
+		return d.lost(c)
+	case ReportStopped:
+		return d.stopped(c)
+	case ReportModelLoaded:
+		return d.modelLoaded(c)
+	case ReportModelFailed:
+		return d.modelFailed(c)
+	}
+	return domain.Invalid("command", "unknown command %T", c)
+}
+
+func (d *decider) resource(id domain.ResourceID) (*Resource, error) {
+	if r := d.s.resources[id]; r != nil {
+		return r, nil
+	}
+	return nil, domain.NotFound("resource", string(id))
+}
+
+func (d *decider) drain(c DrainResource) error {
+	r, err := d.resource(c.Resource)
+	switch {
+	case err != nil:
+		return err
+	case r.Coming():
+		d.emit(r.Renderer, ResourceStopping{Resource: r.ID, Reason: c.Reason})
+	case r.State == ResourceStateReady:
+		d.emit(r.Renderer, ResourceDraining{Resource: r.ID, Reason: c.Reason})
+	}
+	return nil
+}
+
+func (d *decider) stop(c StopResource) error {
+	r, err := d.resource(c.Resource)
+	if err != nil || r.Ended || r.State == ResourceStateStopping {
+		return err
+	}
+	users := r.Users
+	d.emit(r.Renderer, ResourceStopping{Resource: r.ID, Reason: c.Reason})
+	d.evacuate(r, users, ClassInterrupted, "resource_stopped", c.Reason)
+	return nil
+}
+
+func (d *decider) starting(c ReportStarting) error {
+	l := c.Launched
+	if r := d.s.resources[l.Resource]; r != nil && r.State == ResourceStateRequested {
+		d.emit(r.Renderer, ResourceStarting{Resource: r.ID, Handle: l.Handle, Address: l.Address, Node: l.Node})
+	}
+	return nil
+}
+
+func (d *decider) ready(c ReportReady) error {
+	if r := d.s.resources[c.Resource]; r != nil && r.Coming() {
+		d.emit(r.Renderer, ResourceReady{Resource: r.ID, Address: c.Address, Capabilities: c.Capabilities,
+			JobKinds: c.JobKinds, Seconds: d.at.Sub(r.RequestedAt).Seconds()})
+	}
+	return nil
+}
+
+// failed ends a resource that did not start or hangs. A pool whose resources fail to start is backed off.
+func (d *decider) failed(c ReportFailed) error {
+	r := d.s.resources[c.Resource]
+	if r == nil || r.Ended {
+		return nil
+	}
+	if r.State == ResourceStateStopping {
+		d.emit(r.Renderer, ResourceStopped{Resource: r.ID, Reason: c.Reason})
+		return nil
+	}
+	coming, users := r.Coming(), r.Users
+	d.emit(r.Renderer, ResourceFailed{Resource: r.ID, Code: c.Code, Reason: c.Reason, Output: tail(c.Output, maxOutput)})
+	if p := d.s.Pool(r.Renderer); coming && p != nil {
+		d.emit(r.Renderer, PoolBackedOff{Failures: p.Failures, Until: d.at.Add(scaling.Backoff(p.Failures)), Reason: c.Reason})
+	}
+	d.evacuate(r, users, ClassTransient, "resource_failed", c.Reason)
+	return nil
+}
+
+// lost ends a resource that went away by itself: before it was ready that is a failed start.
+func (d *decider) lost(c ReportLost) error {
+	r := d.s.resources[c.Resource]
+	if r == nil || r.Ended {
+		return nil
+	}
+	if r.State != ResourceStateReady && r.State != ResourceStateDraining {
+		return d.failed(ReportFailed{Resource: c.Resource, Code: "exited", Reason: c.Reason, Output: c.Output})
+	}
+	users := r.Users
+	d.emit(r.Renderer, ResourceLost{Resource: r.ID, Reason: c.Reason})
+	d.evacuate(r, users, ClassTransient, "resource_lost", c.Reason)
+	return nil
+}
+
+func (d *decider) stopped(c ReportStopped) error {
+	if r := d.s.resources[c.Resource]; r != nil && r.State == ResourceStateStopping {
+		d.emit(r.Renderer, ResourceStopped{Resource: r.ID, Reason: r.Reason})
+	}
+	return nil
+}
+
+// evacuate tells the users of a resource that is going: sessions move or are lost, jobs are tried again.
+func (d *decider) evacuate(r *Resource, users []User, class Class, code, reason string) {
+	for _, u := range users {
+		if u.Kind == UserJob {
+			if j := d.held(domain.JobID(u.ID), r.ID); j != nil {
+				d.failAttempt(j, class, code, "resource "+string(r.ID)+" went away: "+reason)
+			}
+			continue
+		}
+		e := d.s.sessions[domain.SessionID(u.ID)]
+		if e == nil || e.Ended {
+			continue
+		}
+		if e.OnLost == OnLostMove {
+			d.emit(r.Renderer, SessionMoved{Session: e.ID, Resource: r.ID, Reason: reason})
+		} else {
+			d.emit(r.Renderer, SessionLost{Session: e.ID, Resource: r.ID, Reason: reason})
+		}
+	}
+}
+
+// maxOutput is how much of a failed renderer's last output is kept in the log.
+const maxOutput = 2048
+
+func tail(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return s[len(s)-most:]
+}
+
+func (d *decider) modelLoaded(c ReportModelLoaded) error {
+	r := d.s.resources[c.Resource]
+	if r == nil {
+		return nil
+	}
+	h := r.Holds(c.Model)
+	if h == nil || h.State != placement.Loading {
+		return nil
+	}
+	d.emit(r.Renderer, ModelLoaded{Resource: r.ID, Model: c.Model, Seconds: c.Seconds, MemoryMiB: c.MemoryMiB})
+	for _, u := range r.Users {
+		if e := d.s.sessions[domain.SessionID(u.ID)]; u.Kind == UserSession && u.Model == c.Model && e != nil && e.State == SessionStateLoading {
+			d.emit(r.Renderer, SessionReady{Session: e.ID, Resource: r.ID, Seconds: d.at.Sub(e.RequestedAt).Seconds()})
+		}
+	}
+	return nil
+}
+
+// permanentLoad names the failures of a load that another try would only repeat.
+var permanentLoad = []string{"model_not_found", "model_invalid", CodeTooLarge}
+
+// modelFailed ends what waited for the load; the resource stays usable for others.
+func (d *decider) modelFailed(c ReportModelFailed) error {
+	r := d.s.resources[c.Resource]
+	if r == nil {
+		return nil
+	}
+	h := r.Holds(c.Model)
+	if h == nil || h.State != placement.Loading {
+		return nil
+	}
+	class := ClassTransient
+	if slices.Contains(permanentLoad, c.Code) {
+		class = ClassPermanent
+	}
+	users := r.Users
+	d.emit(r.Renderer, ModelFailed{Resource: r.ID, Model: c.Model, Code: c.Code, Reason: c.Reason})
+	for _, u := range users {
+		if u.Model != c.Model {
+			continue
+		}
+		if j := d.held(domain.JobID(u.ID), r.ID); u.Kind == UserJob && j != nil {
+			d.failAttempt(j, class, c.Code, c.Reason)
+		}
+		if e := d.s.sessions[domain.SessionID(u.ID)]; u.Kind == UserSession && e != nil && !e.Ended {
+			d.emit(r.Renderer, SessionFailed{Session: e.ID, Resource: r.ID, Code: c.Code, Reason: c.Reason})
+		}
+	}
+	return nil
+}
+
+// tick lets time pass in every pool.
+func (d *decider) tick() error {
+	for _, id := range d.s.Pools() {
+		p := d.s.of(id)
+		d.tickSessions(p)
+		d.tickJobs(p)
+		d.touch(id)
+	}
+	return nil
+}

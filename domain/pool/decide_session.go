@@ -1,0 +1,156 @@
+package pool
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/rendering-resource-manager/rrm/domain"
+)
+
+// Bounds of what a booking may ask for.
+const (
+	DefaultLease = 60 * time.Second
+	MinLease     = time.Second
+	MaxLease     = 24 * time.Hour
+	MaxWait      = 24 * time.Hour
+	MaxMaxTime   = 30 * 24 * time.Hour
+)
+
+func (c *BookResource) check() error {
+	if c.Model == "" {
+		return domain.Invalid("model", "a booking names the model")
+	}
+	if err := domain.CheckText("model", string(c.Model), domain.MaxModelKey); err != nil {
+		return err
+	}
+	if err := domain.CheckText("owner", string(c.Owner), domain.MaxOwner); err != nil {
+		return err
+	}
+	if c.Lease == 0 {
+		c.Lease = DefaultLease
+	}
+	if c.OnLost == "" {
+		c.OnLost = OnLostEnd
+	}
+	switch {
+	case c.Lease < MinLease || c.Lease > MaxLease:
+		return domain.Invalid("lease", "a lease lasts from %s to %s", MinLease, MaxLease)
+	case c.Wait < 0 || c.Wait > MaxWait:
+		return domain.Invalid("wait", "a booking waits for at most %s", MaxWait)
+	case c.MaxTime < 0 || c.MaxTime > MaxMaxTime:
+		return domain.Invalid("max_duration", "a session lasts for at most %s", MaxMaxTime)
+	case c.OnLost != OnLostEnd && c.OnLost != OnLostMove:
+		return domain.Invalid("on_lost", "on_lost is %q or %q", OnLostEnd, OnLostMove)
+	}
+	return nil
+}
+
+// book asks for a slot: allocated now, else queued if the client will wait, else rejected with a reason.
+func (d *decider) book(c BookResource) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	p, err := d.pool(c.Renderer)
+	if err != nil {
+		return err
+	}
+	if d.s.sessions[c.Session] != nil {
+		return nil
+	}
+	if m := d.s.Model(c.Renderer, c.Model); m != nil && p.Settings.MemoryMiB > 0 && m.MemoryMiB > p.Settings.MemoryMiB {
+		return &domain.Refusal{Kind: domain.KindInvalid, Code: CodeTooLarge, Field: "model",
+			Reason: fmt.Sprintf("the model takes %d MiB and a resource of %q has %d MiB for models", m.MemoryMiB, c.Renderer, p.Settings.MemoryMiB)}
+	}
+	d.emit(c.Renderer, SessionRequested{
+		Session: c.Session, Model: c.Model, Owner: c.Owner, Params: c.Params, OnLost: c.OnLost,
+		WaitSeconds: c.Wait.Seconds(), LeaseSeconds: c.Lease.Seconds(), MaxSeconds: c.MaxTime.Seconds(),
+	})
+	if !d.s.service.Open {
+		return d.reject(c, Place{Code: CodeAdmission, Reason: "new sessions are suspended" + because(d.s.service.Reason)}, 60)
+	}
+	d.placeSessions(c.Renderer)
+	if !d.s.sessions[c.Session].Waiting() {
+		return nil
+	}
+	place := d.s.PlaceOfSession(c.Session, d.at)
+	if c.Wait == 0 {
+		return d.reject(c, place, retryAfter(place.EstimatedWaitSeconds))
+	}
+	d.emit(c.Renderer, SessionQueued{
+		Session: c.Session, Place: place.Position, EstimateSeconds: place.EstimatedWaitSeconds,
+		Decision: d.noSlot(c.Renderer, "queued", c.Model, place.Reason),
+	})
+	return nil
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
+}
+
+// retryAfter rounds an estimate to what a client can be told: whole seconds, from 1 to 120, so
+// that a wrong estimate costs it two minutes at most.
+func retryAfter(estimate float64) float64 { return min(120, max(1, math.Ceil(estimate))) }
+
+func (d *decider) reject(c BookResource, place Place, retry float64) error {
+	dec := d.noSlot(c.Renderer, "rejected", c.Model, place.Reason)
+	pos := d.emit(c.Renderer, SessionRejected{
+		Session: c.Session, Model: c.Model, Owner: c.Owner, Code: place.Code, Reason: place.Reason,
+		RetryAfterSeconds: retry, Queue: max(0, place.Position-1), Decision: dec,
+	})
+	kind := domain.KindUnavailable
+	if place.Code == CodeAdmission {
+		kind = domain.KindForbidden
+	}
+	return &domain.Refusal{Kind: kind, Code: place.Code, Reason: place.Reason, RetryAfter: seconds(retry),
+		Position: pos, Queue: max(0, place.Position-1)}
+}
+
+func (d *decider) session(id domain.SessionID) (*Session, error) {
+	if e := d.s.sessions[id]; e != nil {
+		return e, nil
+	}
+	return nil, domain.NotFound("session", string(id))
+}
+
+func (d *decider) release(c ReleaseSession) error {
+	e, err := d.session(c.Session)
+	if err != nil || e.Ended {
+		return err
+	}
+	d.emit(e.Renderer, SessionReleased{Session: e.ID, Resource: e.Resource, Reason: c.Reason})
+	return nil
+}
+
+func (d *decider) expire(c ExpireSession) error {
+	e, err := d.session(c.Session)
+	if err != nil || e.State != SessionStateReady {
+		return err
+	}
+	d.emit(e.Renderer, SessionExpired{Session: e.ID, Resource: e.Resource, Code: CodeLeaseEnded,
+		Reason: fmt.Sprintf("the lease of %s was not renewed", seconds(e.LeaseSeconds))})
+	return nil
+}
+
+// tickSessions ends waits and durations that are over.
+func (d *decider) tickSessions(p *poolState) {
+	var over []Event
+	for _, e := range p.waiting {
+		if e.WaitUntil != nil && !d.at.Before(*e.WaitUntil) {
+			over = append(over, SessionExpired{Session: e.ID, Code: CodeWaitEnded,
+				Reason: fmt.Sprintf("no slot came free within %s", e.WaitUntil.Sub(e.RequestedAt))})
+		}
+	}
+	for _, e := range p.holding {
+		if e.MaxSeconds > 0 && !d.at.Before(e.AllocatedAt.Add(seconds(e.MaxSeconds))) {
+			over = append(over, SessionExpired{Session: e.ID, Resource: e.Resource, Code: CodeMaxDuration,
+				Reason: fmt.Sprintf("the session reached its longest duration of %s", seconds(e.MaxSeconds))})
+		}
+	}
+	for _, e := range over {
+		d.emit(p.pool.Settings.ID, e)
+	}
+}

@@ -1,0 +1,393 @@
+package pool
+
+import (
+	"slices"
+	"time"
+
+	"github.com/rendering-resource-manager/rrm/domain"
+	"github.com/rendering-resource-manager/rrm/domain/placement"
+)
+
+// Evolve folds an event into the state. It decides nothing and cannot fail:
+// what is in the log has happened. An event about something that is not there
+// (its row was pruned) changes nothing.
+func (s *State) Evolve(r Recorded) {
+	switch e := r.Event.(type) {
+	case AdmissionChanged:
+		s.put(&Service{Version: r.Version, Open: e.Open, Reason: e.Reason})
+		return
+	case RendererConfigured:
+		s.evolveConfigured(r, e)
+	case RendererRemoved, PoolScaled, PoolBackedOff:
+		s.evolvePool(r)
+	case SessionRequested, SessionQueued, SessionStarting, SessionAllocated, SessionReady, SessionRejected,
+		SessionReleased, SessionExpired, SessionLost, SessionMoved, SessionFailed:
+		s.evolveSession(r)
+	case JobSubmitted, JobUnblocked, JobQueued, JobAssigned, JobStarted, JobSucceeded, JobRetried, JobFailed, JobCancelled:
+		s.evolveJob(r)
+	default:
+		s.evolveResource(r)
+	}
+	s.countVersion(r)
+}
+
+// countVersion keeps the length of the pool's stream in its row.
+func (s *State) countVersion(r Recorded) {
+	s.changePool(rendererOf(r.Stream), func(p *Pool) { p.Version = r.Version })
+}
+
+// rendererOf is the inverse of domain.PoolStream.
+func rendererOf(st domain.Stream) domain.RendererID {
+	return domain.RendererID(st[min(len(st), len("pool/")):])
+}
+
+func (s *State) changePool(id domain.RendererID, f func(*Pool)) {
+	ps := s.pools[id]
+	if ps == nil || ps.pool == nil {
+		return
+	}
+	next := *ps.pool
+	f(&next)
+	s.put(&next)
+}
+
+func (s *State) changeResource(id domain.ResourceID, f func(*Resource)) {
+	if r := s.resources[id]; r != nil {
+		next := r.clone()
+		f(next)
+		s.put(next)
+	}
+}
+
+func (s *State) changeSession(id domain.SessionID, f func(*Session)) {
+	if e := s.sessions[id]; e != nil {
+		next := *e
+		f(&next)
+		s.put(&next)
+	}
+}
+
+func (s *State) changeJob(id domain.JobID, f func(*Job)) {
+	if e := s.jobs[id]; e != nil {
+		next := *e
+		f(&next)
+		s.put(&next)
+	}
+}
+
+func (s *State) changeModel(r domain.RendererID, m domain.ModelKey, seq int64, f func(*Model)) {
+	next := Model{Renderer: r, Model: m, Seq: seq}
+	if e := s.Model(r, m); e != nil {
+		next = *e
+	}
+	f(&next)
+	s.put(&next)
+}
+
+func (s *State) evolveConfigured(r Recorded, e RendererConfigured) {
+	next := Pool{Seq: r.Position}
+	if ps := s.pools[e.Renderer.ID]; ps != nil && ps.pool != nil {
+		next = *ps.pool
+	}
+	next.Settings, next.Removed, next.Version = e.Renderer, false, r.Version
+	next.Failures, next.BackoffUntil, next.LastFailure = 0, nil, "" // new settings deserve a new try
+	s.put(&next)
+}
+
+func (s *State) evolvePool(r Recorded) {
+	s.changePool(rendererOf(r.Stream), func(p *Pool) {
+		switch e := r.Event.(type) {
+		case RendererRemoved:
+			p.Removed = true
+		case PoolScaled:
+			p.LastScaling = &Scaling{Position: r.Position, At: r.At, From: e.From, To: e.To, Reason: e.Decision.Reason}
+			p.Unmet = nil
+		case PoolBackedOff:
+			p.BackoffUntil, p.LastFailure = &e.Until, e.Reason
+		}
+	})
+}
+
+func (s *State) evolveResource(r Recorded) {
+	switch e := r.Event.(type) {
+	case ResourceRequested:
+		s.evolveRequested(r, e)
+	case ResourceStarting:
+		s.changeResource(e.Resource, func(x *Resource) {
+			x.enter(ResourceStateStarting, r.At, "")
+			x.Handle, x.Address, x.Node = e.Handle, e.Address, e.Node
+		})
+	case ResourceReady:
+		s.changeResource(e.Resource, func(x *Resource) {
+			x.enter(ResourceStateReady, r.At, "")
+			x.Address, x.Capabilities, x.JobKinds = e.Address, e.Capabilities, e.JobKinds
+			x.ReadyAt, x.IdleSince = &r.At, &r.At
+			if x.Model != "" {
+				x.Models = []Loaded{{Model: x.Model, State: placement.Loaded, Since: r.At, LastUsed: r.At}}
+			}
+		})
+		s.changePool(rendererOf(r.Stream), func(p *Pool) {
+			p.StartSeconds = learn(p.StartSeconds, p.Starts, e.Seconds)
+			p.Starts, p.Failures, p.BackoffUntil, p.LastFailure = p.Starts+1, 0, nil, ""
+		})
+	case ResourceDraining:
+		s.changeResource(e.Resource, func(x *Resource) { x.enter(ResourceStateDraining, r.At, e.Reason) })
+	case ResourceStopping:
+		s.changeResource(e.Resource, func(x *Resource) { x.enter(ResourceStateStopping, r.At, e.Reason) })
+	case ResourceStopped:
+		s.changeResource(e.Resource, func(x *Resource) { x.enter(ResourceStateStopped, r.At, e.Reason) })
+	case ResourceLost:
+		s.changeResource(e.Resource, func(x *Resource) { x.enter(ResourceStateLost, r.At, e.Reason) })
+	case ResourceFailed:
+		var coming bool
+		s.changeResource(e.Resource, func(x *Resource) {
+			coming = x.Coming()
+			x.enter(ResourceStateFailed, r.At, e.Reason)
+			x.Output = e.Output
+		})
+		if coming {
+			s.changePool(rendererOf(r.Stream), func(p *Pool) { p.Failures, p.LastFailure = p.Failures+1, e.Reason })
+		}
+	default:
+		s.evolveModel(r)
+	}
+}
+
+func (s *State) evolveRequested(r Recorded, e ResourceRequested) {
+	s.put(&Resource{
+		ID: e.Resource, Seq: r.Position, Renderer: rendererOf(r.Stream), Launcher: e.Launcher,
+		State: ResourceStateRequested, StateSince: r.At, Reason: e.Reason, Model: e.Model,
+		Slots: e.Slots, MaxModels: e.MaxModels, MemoryMiB: e.MemoryMiB, RequestedAt: r.At,
+	})
+	s.changePool(rendererOf(r.Stream), func(p *Pool) { p.Resources++ })
+}
+
+func (s *State) evolveModel(r Recorded) {
+	renderer := rendererOf(r.Stream)
+	switch e := r.Event.(type) {
+	case ModelLoading:
+		known := s.Model(renderer, e.Model)
+		s.changeResource(e.Resource, func(x *Resource) {
+			h := Loaded{Model: e.Model, State: placement.Loading, Since: r.At, LastUsed: r.At, LoadSeconds: e.Seconds}
+			if known != nil {
+				h.MemoryMiB = known.MemoryMiB
+			}
+			x.Models = append(x.Models, h)
+		})
+	case ModelLoaded:
+		s.changeResource(e.Resource, func(x *Resource) {
+			if h := x.Holds(e.Model); h != nil {
+				h.State, h.Since, h.LoadSeconds, h.MemoryMiB = placement.Loaded, r.At, e.Seconds, e.MemoryMiB
+			}
+		})
+		s.changeModel(renderer, e.Model, r.Position, func(m *Model) {
+			m.LoadSeconds = learn(m.LoadSeconds, m.Loads, e.Seconds)
+			m.Loads, m.MemoryMiB = m.Loads+1, e.MemoryMiB
+		})
+		s.changePool(renderer, func(p *Pool) {
+			p.LoadSeconds = learn(p.LoadSeconds, p.Loads, e.Seconds)
+			p.Loads++
+		})
+	case ModelFailed:
+		s.changeResource(e.Resource, func(x *Resource) { x.dropModel(e.Model) })
+	case ModelEvicted:
+		s.changeResource(e.Resource, func(x *Resource) { x.dropModel(e.Model) })
+	}
+}
+
+// take gives a slot of a resource to a user and counts the use of the model.
+func (s *State) take(r Recorded, id domain.ResourceID, u User, warm bool) {
+	s.changeResource(id, func(x *Resource) { x.addUser(u) })
+	s.changeModel(rendererOf(r.Stream), u.Model, r.Position, func(m *Model) {
+		m.Uses, m.LastUsed = m.Uses+1, r.At
+		if warm {
+			m.WarmUses++
+		}
+	})
+}
+
+// leave frees a user's slot, if it has one.
+func (s *State) leave(id domain.ResourceID, kind, user string, at time.Time) {
+	if id != "" {
+		s.changeResource(id, func(x *Resource) { x.dropUser(kind, user, at) })
+	}
+}
+
+func (s *State) evolveSession(r Recorded) {
+	renderer := rendererOf(r.Stream)
+	switch e := r.Event.(type) {
+	case SessionRequested:
+		n := &Session{
+			ID: e.Session, Seq: r.Position, Renderer: renderer, Model: e.Model, Owner: e.Owner, Params: e.Params,
+			State: SessionStateQueued, StateSince: r.At, RequestedAt: r.At, LeaseSeconds: e.LeaseSeconds,
+			MaxSeconds: e.MaxSeconds, OnLost: e.OnLost,
+		}
+		if e.WaitSeconds > 0 {
+			until := r.At.Add(seconds(e.WaitSeconds))
+			n.WaitUntil = &until
+		}
+		s.put(n)
+	case SessionQueued:
+		s.changeSession(e.Session, func(x *Session) {
+			x.enter(SessionStateQueued, r.At)
+			x.Decision, x.Resource, x.Code, x.Reason = r.Position, "", e.Decision.Outcome, e.Decision.Reason
+		})
+	case SessionStarting:
+		s.changeSession(e.Session, func(x *Session) {
+			x.enter(SessionStateStarting, r.At)
+			x.Code, x.Reason = "resource_starting", "resource "+string(e.Resource)+" is starting"
+		})
+	case SessionAllocated:
+		s.evolveAllocated(r, e)
+	case SessionReady:
+		s.changeSession(e.Session, func(x *Session) {
+			x.enter(SessionStateReady, r.At)
+			x.ReadyAt = &r.At
+		})
+	case SessionRejected:
+		s.drop(Key{ViewSessions, string(e.Session)})
+		if e.Code == CodeNoCapacity {
+			until := r.At.Add(seconds(e.RetryAfterSeconds) + unmetGrace)
+			s.changePool(renderer, func(p *Pool) {
+				p.Unmet = append(slices.Clone(p.Unmet[max(0, len(p.Unmet)-maxUnmet+1):]), until)
+			})
+		}
+	default:
+		s.evolveSessionEnd(r)
+	}
+}
+
+func (s *State) evolveAllocated(r Recorded, e SessionAllocated) {
+	s.take(r, e.Resource, User{UserSession, string(e.Session), e.Model, r.At}, e.Warm)
+	s.changeSession(e.Session, func(x *Session) {
+		x.enter(SessionStateLoading, r.At)
+		x.Resource, x.Warm, x.AllocatedAt, x.Decision, x.Code, x.Reason = e.Resource, e.Warm, &r.At, r.Position, "", e.Decision.Reason
+		if e.Warm {
+			x.enter(SessionStateReady, r.At)
+			x.ReadyAt = &r.At
+		}
+	})
+}
+
+func (s *State) evolveSessionEnd(r Recorded) {
+	var id domain.SessionID
+	var change func(*Session)
+	switch e := r.Event.(type) {
+	case SessionReleased:
+		id, change = e.Session, func(x *Session) { x.end(SessionStateReleased, r.At, "", e.Reason) }
+	case SessionExpired:
+		id, change = e.Session, func(x *Session) { x.end(SessionStateExpired, r.At, e.Code, e.Reason) }
+	case SessionLost:
+		id, change = e.Session, func(x *Session) { x.end(SessionStateLost, r.At, "resource_lost", e.Reason) }
+	case SessionFailed:
+		id, change = e.Session, func(x *Session) { x.end(SessionStateFailed, r.At, e.Code, e.Reason) }
+	case SessionMoved:
+		id, change = e.Session, func(x *Session) {
+			x.enter(SessionStateQueued, r.At)
+			x.Resource, x.AllocatedAt, x.ReadyAt, x.WaitUntil = "", nil, nil, nil
+			x.Code, x.Reason, x.Moves = "moved", e.Reason, x.Moves+1
+		}
+	}
+	before := s.sessions[id]
+	if before == nil {
+		return
+	}
+	s.leave(before.Resource, UserSession, string(id), r.At)
+	if before.Holding() && before.AllocatedAt != nil {
+		held := r.At.Sub(*before.AllocatedAt).Seconds()
+		s.changePool(rendererOf(r.Stream), func(p *Pool) {
+			p.HoldSeconds = learn(p.HoldSeconds, p.Holds, held)
+			p.Holds++
+		})
+	}
+	s.changeSession(id, change)
+}
+
+func (s *State) evolveJob(r Recorded) {
+	switch e := r.Event.(type) {
+	case JobSubmitted:
+		n := &Job{
+			ID: e.Job, Seq: r.Position, Renderer: rendererOf(r.Stream), Model: e.Model, Kind: e.Kind, Spec: e.Spec, Owner: e.Owner,
+			Priority: e.Priority, Deadline: e.Deadline, After: e.After, Pending: e.Pending, MaxAttempts: e.MaxAttempts, TimeoutSeconds: e.TimeoutSeconds,
+			CallbackURL: e.CallbackURL, State: JobStateWaiting, StateSince: r.At, SubmittedAt: r.At,
+		}
+		s.put(n)
+	case JobUnblocked:
+		s.changeJob(e.Job, func(x *Job) {
+			x.Pending = slices.DeleteFunc(slices.Clone(x.Pending), func(id domain.JobID) bool { return id == e.By })
+		})
+	case JobQueued:
+		s.changeJob(e.Job, func(x *Job) {
+			x.enter(JobStateQueued, r.At)
+			x.QueuedAt = &r.At
+		})
+	case JobAssigned:
+		s.take(r, e.Resource, User{UserJob, string(e.Job), e.Model, r.At}, e.Warm)
+		s.changeJob(e.Job, func(x *Job) {
+			x.enter(JobStateAssigned, r.At)
+			x.Resource, x.Warm, x.Attempts, x.AssignedAt, x.Decision = e.Resource, e.Warm, e.Attempt, &r.At, r.Position
+			x.NotBefore, x.Code, x.Reason = nil, "", e.Decision.Reason
+		})
+	case JobStarted:
+		s.changeJob(e.Job, func(x *Job) {
+			x.enter(JobStateRunning, r.At)
+			x.StartedAt = &r.At
+		})
+	default:
+		s.evolveJobEnd(r)
+	}
+}
+
+func (s *State) evolveJobEnd(r Recorded) {
+	var id domain.JobID
+	var change func(*Job)
+	switch e := r.Event.(type) {
+	case JobSucceeded:
+		id, change = e.Job, func(x *Job) {
+			x.end(JobStateSucceeded, r.At, "", "")
+			x.Result = &Result{ContentType: e.ContentType, Bytes: e.Bytes}
+		}
+		if j := s.jobs[id]; j != nil {
+			s.learnJob(r, j.Model, e.Seconds)
+		}
+	case JobRetried:
+		id, change = e.Job, func(x *Job) {
+			x.enter(JobStateQueued, r.At)
+			x.Code, x.Reason, x.QueuedAt = e.Code, e.Reason, &r.At
+			x.Resource, x.AssignedAt, x.StartedAt, x.NotBefore = "", nil, nil, &e.NotBefore
+			if e.Class == ClassInterrupted {
+				x.Attempts = max(0, x.Attempts-1)
+			}
+		}
+	case JobFailed:
+		id, change = e.Job, func(x *Job) { x.end(JobStateFailed, r.At, e.Code, e.Reason) }
+	case JobCancelled:
+		id, change = e.Job, func(x *Job) { x.end(JobStateCancelled, r.At, "cancelled", e.Reason) }
+	}
+	if before := s.jobs[id]; before != nil {
+		if before.Holding() {
+			s.leave(before.Resource, UserJob, string(id), r.At)
+		}
+		s.changeJob(id, change)
+	}
+}
+
+func (s *State) learnJob(r Recorded, m domain.ModelKey, took float64) {
+	renderer := rendererOf(r.Stream)
+	s.changeModel(renderer, m, r.Position, func(x *Model) {
+		x.JobSeconds = learn(x.JobSeconds, x.Jobs, took)
+		x.Jobs++
+	})
+	s.changePool(renderer, func(p *Pool) {
+		p.JobSeconds = learn(p.JobSeconds, p.Jobs, took)
+		p.Jobs++
+	})
+}
+
+func seconds(f float64) time.Duration { return time.Duration(f * float64(time.Second)) }
+
+// A refused booking counts as demand until its client was told to come back, and a little longer.
+const (
+	unmetGrace = 5 * time.Second // for the client to notice and ask again
+	maxUnmet   = 64
+)

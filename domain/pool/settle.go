@@ -1,0 +1,391 @@
+package pool
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/rendering-resource-manager/rrm/domain"
+	"github.com/rendering-resource-manager/rrm/domain/placement"
+	"github.com/rendering-resource-manager/rrm/domain/scaling"
+)
+
+// lookAhead is how far into the queue placement looks for someone whom a free
+// slot can serve. It bounds the work of one command whatever the queue's length.
+const lookAhead = 64
+
+// settle gives every free slot to whoever should have it next, then adapts
+// the pool's size, then tells those who wait what is coming. Sessions go before jobs.
+func (d *decider) settle(id domain.RendererID) {
+	if d.s.Pool(id) == nil {
+		return
+	}
+	d.placeSessions(id)
+	d.placeJobs(id)
+	d.finishDraining(id)
+	d.scale(id)
+	d.promise(id)
+}
+
+// options are the pool's resources as placement sees them: only those with a free slot.
+func (d *decider) options(p *poolState) []placement.Option {
+	var all []placement.Option
+	for _, r := range p.resources {
+		if r.Free() == 0 {
+			continue
+		}
+		jobs := 0
+		for _, u := range r.Users {
+			if u.Kind == UserJob {
+				jobs++
+			}
+		}
+		all = append(all, placement.Option{
+			Resource: r.ID, Seq: r.Seq, Free: r.Free(), Slots: r.Slots, MaxModels: r.MaxModels, MemoryMiB: r.MemoryMiB,
+			Bound: r.Model, CanLoad: p.pool.Settings.ModelLoading == domain.LoadHTTP, Models: r.Models, JobUsers: jobs,
+		})
+	}
+	return all
+}
+
+func (d *decider) want(p *poolState, m domain.ModelKey) placement.Want {
+	known := d.s.Model(p.pool.Settings.ID, m)
+	w := placement.Want{Model: m, LoadSeconds: p.pool.expectLoad(known), Now: d.at}
+	if known != nil {
+		w.MemoryMiB = known.MemoryMiB
+	}
+	return w
+}
+
+// placeSessions serves waiting sessions, oldest first; one that no free slot
+// can serve does not hold up the next, which may find its model warm.
+func (d *decider) placeSessions(id domain.RendererID) {
+	p := d.s.of(id)
+	if len(p.waiting) == 0 {
+		return
+	}
+	options := d.options(p)
+	for _, e := range slices.Clone(p.waiting[:min(len(p.waiting), lookAhead)]) {
+		if len(options) == 0 {
+			return
+		}
+		w := d.want(p, e.Model)
+		c := placement.Choose(w, options)
+		if c.Best == nil {
+			continue
+		}
+		warm, saved := d.occupy(p, w, c)
+		d.emit(id, SessionAllocated{
+			Session: e.ID, Resource: c.Best.Resource, Model: e.Model, Owner: e.Owner, Warm: warm,
+			Waited: d.at.Sub(e.RequestedAt).Seconds(), Saved: saved, Decision: d.placed(p, "allocated", w, c),
+		})
+		options = d.options(p)
+	}
+}
+
+// occupy makes the chosen resource ready for the model: it evicts what must
+// go and begins the load. It says whether the model is there already, and how
+// many seconds of loading that is expected to save.
+func (d *decider) occupy(p *poolState, w placement.Want, c placement.Choice) (warm bool, saved float64) {
+	id, best := p.pool.Settings.ID, c.Best
+	switch best.State {
+	case placement.Warm:
+		return true, w.LoadSeconds
+	case placement.OnLoad:
+		return false, max(0, w.LoadSeconds-best.Seconds)
+	}
+	for _, m := range best.Evicts {
+		d.emit(id, ModelEvicted{Resource: best.Resource, Model: m, For: w.Model, Decision: d.evicted(p, m, w, best)})
+	}
+	d.emit(id, ModelLoading{Resource: best.Resource, Model: w.Model, Seconds: w.LoadSeconds})
+	if p.pool.Settings.ModelLoading == domain.LoadHTTP {
+		return false, 0
+	}
+	// Nothing is loaded over HTTP: the key only decides who comes here again.
+	d.emit(id, ModelLoaded{Resource: best.Resource, Model: w.Model})
+	return true, 0
+}
+
+// placeJobs serves queued jobs in two passes. First each free slot takes the
+// earliest job that finds its model warm there, so that a load is paid off,
+// but only while the head of the queue is patient. Then the rest goes in order.
+func (d *decider) placeJobs(id domain.RendererID) {
+	p := d.s.of(id)
+	if len(p.queue) == 0 {
+		return
+	}
+	options := d.options(p)
+	if len(options) == 0 {
+		return
+	}
+	due := d.dueJobs(p)
+	if len(due) == 0 {
+		return
+	}
+	if d.patient(p, due[0]) {
+		due, options = d.placeWarm(p, due, options)
+	}
+	ahead := map[domain.ModelKey]int{}
+	for _, j := range due {
+		if len(options) == 0 {
+			return
+		}
+		w := d.want(p, j.Model)
+		c := placement.Choose(w, options)
+		if c.Best == nil || c.Best.State == placement.Cold && d.waitsForWarm(p, j, ahead[j.Model], c.Best.Seconds) {
+			ahead[j.Model]++
+			continue
+		}
+		d.assign(p, j, w, c)
+		options = d.options(p)
+	}
+}
+
+// dueJobs are the first queued jobs that may begin now, of the head's priority first as the queue is ordered.
+func (d *decider) dueJobs(p *poolState) []*Job {
+	var due []*Job
+	for _, j := range p.queue {
+		if j.NotBefore != nil && d.at.Before(*j.NotBefore) {
+			continue
+		}
+		if due = append(due, j); len(due) == lookAhead {
+			break
+		}
+	}
+	return due
+}
+
+func (d *decider) patient(p *poolState, head *Job) bool {
+	waited := d.at.Sub(*head.QueuedAt).Seconds()
+	return waited < placement.Patience*d.want(p, head.Model).LoadSeconds
+}
+
+// placeWarm gives jobs of the head's priority the slots that are warm for them, and returns the jobs left over.
+func (d *decider) placeWarm(p *poolState, due []*Job, options []placement.Option) ([]*Job, []placement.Option) {
+	var left []*Job
+	for _, j := range due {
+		w := d.want(p, j.Model)
+		if j.Priority == due[0].Priority && anyWarm(options, j.Model) {
+			if c := placement.Choose(w, options); c.Best != nil && c.Best.State == placement.Warm {
+				d.assign(p, j, w, c)
+				options = d.options(p)
+				continue
+			}
+		}
+		left = append(left, j)
+	}
+	return left, options
+}
+
+func anyWarm(options []placement.Option, m domain.ModelKey) bool {
+	for i := range options {
+		for k := range options[i].Models {
+			if options[i].Models[k].Model == m {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// waitsForWarm says whether a job had better wait for a busy resource that has its model.
+// Only slots that jobs hold count: a session may last for hours.
+func (d *decider) waitsForWarm(p *poolState, j *Job, ahead int, cost float64) bool {
+	copies := 0
+	for _, r := range p.resources {
+		if r.State != ResourceStateReady || r.Holds(j.Model) == nil {
+			continue
+		}
+		for _, u := range r.Users {
+			if u.Kind == UserJob && u.Model == j.Model {
+				copies++
+			}
+		}
+	}
+	known, jobSeconds := d.s.Model(j.Renderer, j.Model), p.pool.expectJob()
+	if known != nil && known.Jobs > 0 {
+		jobSeconds = known.JobSeconds
+	}
+	return placement.WaitForWarm(ahead, copies, jobSeconds, d.at.Sub(*j.QueuedAt).Seconds(), cost)
+}
+
+func (d *decider) assign(p *poolState, j *Job, w placement.Want, c placement.Choice) {
+	warm, saved := d.occupy(p, w, c)
+	d.emit(j.Renderer, JobAssigned{
+		Job: j.ID, Resource: c.Best.Resource, Model: j.Model, Owner: j.Owner, Warm: warm, Attempt: j.Attempts + 1,
+		Waited: d.at.Sub(j.SubmittedAt).Seconds(), Saved: saved, Decision: d.placed(p, "assigned", w, c),
+	})
+}
+
+// finishDraining stops drained resources that nobody uses any more.
+func (d *decider) finishDraining(id domain.RendererID) {
+	for _, r := range slices.Clone(d.s.of(id).resources) {
+		if r.State == ResourceStateDraining && len(r.Users) == 0 {
+			d.emit(id, ResourceStopping{Resource: r.ID, Reason: r.Reason})
+		}
+	}
+}
+
+// promise tells waiting sessions, oldest first, that a resource is starting
+// for them, and those for whom none is starting any more that they are back in the queue.
+func (d *decider) promise(id domain.RendererID) {
+	p := d.s.of(id)
+	if len(p.waiting) == 0 {
+		return
+	}
+	var slots []domain.ResourceID
+	for _, r := range p.resources {
+		for i := 0; r.State == ResourceStateStarting && i < r.Slots; i++ {
+			slots = append(slots, r.ID)
+		}
+	}
+	for i, e := range slices.Clone(p.waiting[:min(len(p.waiting), max(lookAhead, len(slots)))]) {
+		switch {
+		case i < len(slots) && e.State == SessionStateQueued:
+			d.emit(id, SessionStarting{Session: e.ID, Resource: slots[i]})
+		case i >= len(slots) && e.State == SessionStateStarting:
+			place := d.s.PlaceOfSession(e.ID, d.at)
+			d.emit(id, SessionQueued{Session: e.ID, Place: place.Position, EstimateSeconds: place.EstimatedWaitSeconds,
+				Decision: d.noSlot(id, "queued", e.Model, place.Reason)})
+		}
+	}
+}
+
+// scale adapts the number of resources to what is asked for.
+func (d *decider) scale(id domain.RendererID) {
+	p := d.s.of(id)
+	if p.pool.Settings.Launcher == domain.LauncherStatic {
+		return // those machines come and go by themselves
+	}
+	if p.pool.Settings.ModelLoading == domain.LoadCommandLine {
+		d.scaleBound(p)
+	}
+	in := d.scalingInputs(p)
+	plan := scaling.Decide(in)
+	if plan.Start == 0 && len(plan.Stop) == 0 {
+		return
+	}
+	d.emit(id, PoolScaled{From: in.Live, To: in.Live + plan.Start - len(plan.Stop), Stop: plan.Stop, Decision: Decision{
+		Policy: scaling.Policy, Version: scaling.Version, Outcome: "scaled", Reason: plan.Reason, Inputs: in,
+	}})
+	for range plan.Start {
+		d.request(p.pool, "", plan.Reason)
+	}
+	for _, r := range plan.Stop {
+		d.emit(id, ResourceStopping{Resource: r, Reason: plan.Reason})
+	}
+}
+
+func (d *decider) request(p *Pool, m domain.ModelKey, reason string) {
+	p = d.s.Pool(p.Settings.ID) // its counter has moved
+	d.emit(p.Settings.ID, ResourceRequested{
+		Resource: d.nextResource(p), Launcher: p.Settings.Launcher, Slots: p.Settings.Slots, Model: m,
+		MaxModels: p.Settings.ModelsPerResource, MemoryMiB: p.Settings.MemoryMiB, Reason: reason,
+	})
+}
+
+func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
+	set := p.pool.Settings
+	in := scaling.Inputs{
+		Now: d.at, Min: set.Scaling.Min, Max: set.Scaling.Max, Buffer: set.Scaling.Buffer, Slots: set.Slots,
+		Idle: set.Scaling.Idle.Std(), Occupied: len(p.resources), Waiting: len(p.waiting),
+	}
+	// A job that waits for its next attempt, or for a busy warm copy, is no reason to start a
+	// resource: the first cannot begin yet, the second would rather not.
+	ahead := map[domain.ModelKey]int{}
+	for _, j := range d.dueJobs(p) {
+		if !d.waitsForWarm(p, j, ahead[j.Model], d.want(p, j.Model).LoadSeconds) {
+			in.Waiting++
+		}
+		ahead[j.Model]++
+	}
+	for _, u := range p.pool.Unmet {
+		if d.at.Before(u) {
+			in.Unmet++
+		}
+	}
+	if p.pool.BackoffUntil != nil {
+		in.BackoffUntil = *p.pool.BackoffUntil
+	}
+	for _, r := range p.resources {
+		if r.Live() {
+			in.Live++
+		}
+		if r.Coming() {
+			in.ComingSlots += r.Slots
+		}
+		in.FreeSlots += r.Free()
+		if r.State == ResourceStateReady && r.IdleSince != nil {
+			in.IdleOnes = append(in.IdleOnes, scaling.Idle{Resource: r.ID, Since: *r.IdleSince, Models: len(r.Models)})
+		}
+	}
+	if set.ModelLoading == domain.LoadCommandLine {
+		in.Waiting, in.Unmet, in.Buffer, in.Min = 0, 0, 0, 0 // scaleBound saw to these; a resource without a model would serve nobody
+	}
+	return in
+}
+
+// scaleBound scales a pool whose resources keep one model for life: one is
+// started for each model that is waited for and not coming, and where the pool
+// is full the longest idle one makes room.
+func (d *decider) scaleBound(p *poolState) {
+	id := p.pool.Settings.ID
+	if p.pool.BackoffUntil != nil && d.at.Before(*p.pool.BackoffUntil) {
+		return
+	}
+	coming, leaving := map[domain.ModelKey]int{}, 0
+	for _, r := range p.resources {
+		if r.Coming() {
+			coming[r.Model] += r.Slots
+		} else if !r.Live() {
+			leaving++
+		}
+	}
+	for _, m := range d.wanted(p) {
+		if coming[m]--; coming[m] >= 0 {
+			continue
+		}
+		live := len(p.resources)
+		reason := fmt.Sprintf("no resource with %s has a free slot", m)
+		if live < p.pool.Settings.Scaling.Max {
+			d.scaled(p, live-leaving, 1, nil, reason)
+			d.request(p.pool, m, reason)
+			coming[m] += p.pool.Settings.Slots
+		} else if leaving > 0 {
+			leaving-- // its place will be free in a moment
+		} else if r := longestIdle(p.resources, m); r != nil {
+			d.scaled(p, live, -1, []domain.ResourceID{r.ID}, "makes room: "+reason)
+			d.emit(id, ResourceStopping{Resource: r.ID, Reason: "makes room: " + reason})
+		}
+	}
+}
+
+func (d *decider) scaled(p *poolState, from, by int, stop []domain.ResourceID, reason string) {
+	d.emit(p.pool.Settings.ID, PoolScaled{From: from, To: from + by, Stop: stop, Decision: Decision{
+		Policy: scaling.Policy, Version: scaling.Version, Outcome: "scaled", Reason: reason,
+	}})
+}
+
+// wanted are the models that sessions and jobs wait for, one entry for each that waits, in order.
+func (d *decider) wanted(p *poolState) []domain.ModelKey {
+	var models []domain.ModelKey
+	for _, e := range p.waiting[:min(len(p.waiting), lookAhead)] {
+		models = append(models, e.Model)
+	}
+	for _, j := range d.dueJobs(p) {
+		models = append(models, j.Model)
+	}
+	return models
+}
+
+func longestIdle(resources []*Resource, but domain.ModelKey) *Resource {
+	var found *Resource
+	for _, r := range resources {
+		if r.State != ResourceStateReady || r.IdleSince == nil || r.Model == but {
+			continue
+		}
+		if found == nil || r.IdleSince.Before(*found.IdleSince) {
+			found = r
+		}
+	}
+	return found
+}
