@@ -1,0 +1,191 @@
+package eventstore
+
+import (
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	wsql "github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/rendering-resource-manager/rrm/domain"
+)
+
+// The log is the watermill topic: an event is written once and read where it
+// is. This file is all that watermill-sql needs to know of it.
+
+const topicName = "events"
+
+// topic is the SchemaAdapter: one message is one run of consecutive events, so
+// that one handler call, one transaction and one checkpoint serve them all.
+type topic struct{ run int }
+
+func (topic) SchemaInitializingQueries(string) []wsql.Query { return nil } // the migrations do
+func (topic) SubscribeIsolationLevel() sql.IsolationLevel   { return sql.LevelReadCommitted }
+
+func (topic) InsertQuery(string, message.Messages) (wsql.Query, error) {
+	return wsql.Query{}, errors.New("events are appended with Log.Append only")
+}
+
+// SelectQuery gives no row while there is nothing to do or another replica is
+// at it. The head comes along, so that events missing at the end show too.
+func (t topic) SelectQuery(name, follower string, offsets wsql.OffsetsAdapter) wsql.Query {
+	next := offsets.NextOffsetQuery(name, follower)
+	return wsql.Query{Args: next.Args, Query: `
+WITH last AS MATERIALIZED (` + next.Query + `),
+run AS MATERIALIZED (SELECT * FROM events WHERE position > (SELECT position FROM last) ORDER BY position LIMIT ` + strconv.Itoa(t.run) + `)
+SELECT (SELECT position FROM last), (SELECT position FROM log_head), coalesce(max(position), 0), count(*),
+  coalesce(json_agg(json_build_object('p', position, 's', stream, 'v', version, 't', type, 'k', schema, 'd', data, 'm', meta, 'u', subjects, 'r', recorded_at) ORDER BY position), '[]')
+FROM run HAVING count(*) > 0 OR (SELECT position FROM last) <> (SELECT position FROM log_head)`}
+}
+
+// Names of the message's metadata. The handler, not UnmarshalMessage, judges
+// them, because it can pause the follower; an error here would only be retried.
+const (
+	metaFrom  = "from"  // position of the checkpoint
+	metaTo    = "to"    // position of the last event
+	metaHead  = "head"  // of the log
+	metaCount = "count" // events in the payload
+	metaFull  = "full"  // as many as one run holds
+)
+
+func (t topic) UnmarshalMessage(row wsql.Scanner) (wsql.Row, error) {
+	var from, head, to, count int64
+	var body []byte
+	if err := row.Scan(&from, &head, &to, &count, &body); err != nil {
+		return wsql.Row{}, fmt.Errorf("read a run of events: %w", err)
+	}
+	id := fmt.Sprintf("%d-%d", from, to)
+	m := message.NewMessage(id, body)
+	for name, v := range map[string]int64{metaFrom: from, metaTo: to, metaHead: head, metaCount: count} {
+		m.Metadata[name] = strconv.FormatInt(v, 10)
+	}
+	m.Metadata[metaFull] = strconv.FormatBool(count >= int64(t.run))
+	// The library takes offset 0 for "no message", so it must not be that even for a run that should not be empty.
+	return wsql.Row{Offset: max(to, 1), UUID: []byte(id), Payload: body, Msg: m}, nil
+}
+
+// checkpoints is the OffsetsAdapter. A try-lock, not FOR UPDATE: an idle poll
+// writes nothing, and a second replica goes on at once instead of waiting. The
+// acknowledgement does nothing, because the handler's own transaction moves the checkpoint.
+type checkpoints struct{ generation int }
+
+func (checkpoints) SchemaInitializingQueries(string) []wsql.Query { return nil }
+
+func (checkpoints) ConsumedMessageQuery(string, wsql.Row, string, []byte) wsql.Query {
+	return wsql.Query{}
+}
+
+func (checkpoints) AckMessageQuery(string, wsql.Row, string) wsql.Query {
+	return wsql.Query{Query: `SELECT 1`}
+}
+
+func (c checkpoints) NextOffsetQuery(_, follower string) wsql.Query {
+	return wsql.Query{Args: []any{follower, c.generation}, Query: `SELECT position FROM checkpoints
+WHERE follower = $1 AND generation = $2 AND status = 'running' AND pg_try_advisory_xact_lock(hashtextextended('follower:' || follower || ':' || generation, 0))`}
+}
+
+func (c checkpoints) BeforeSubscribingQueries(_, follower string) []wsql.Query {
+	return []wsql.Query{{Query: `INSERT INTO checkpoints (follower, generation) VALUES ($1, $2) ON CONFLICT DO NOTHING`, Args: []any{follower, c.generation}}}
+}
+
+// run is a message, decoded.
+type run struct {
+	from, to int64
+	events   []Event
+}
+
+// decodeRun gives the run, or a *HoleError if the log misses an event of it.
+func decodeRun(m *message.Message) (run, error) {
+	var n [4]int64
+	for i, name := range []string{metaFrom, metaTo, metaHead, metaCount} {
+		v, err := strconv.ParseInt(m.Metadata[name], 10, 64)
+		if err != nil {
+			return run{}, fmt.Errorf("read a run's %s: %w", name, err)
+		}
+		n[i] = v
+	}
+	r := run{from: n[0], to: n[1]}
+	head, count := n[2], n[3]
+	if head < r.from {
+		return r, fmt.Errorf("the checkpoint %d is after the head %d of the log, which lost its end: rebuild this follower", r.from, head)
+	}
+	var wire []struct {
+		P int64           `json:"p"`
+		S domain.Stream   `json:"s"`
+		V int64           `json:"v"`
+		T string          `json:"t"`
+		K int             `json:"k"`
+		D json.RawMessage `json:"d"`
+		M Meta            `json:"m"`
+		U []string        `json:"u"`
+		R time.Time       `json:"r"`
+	}
+	if err := json.Unmarshal(m.Payload, &wire); err != nil {
+		return r, fmt.Errorf("read the events after %d: %w", r.from, err)
+	}
+	last := r.from
+	for _, w := range wire {
+		if w.P != last+1 {
+			return r, &HoleError{After: last, Next: w.P}
+		}
+		last = w.P
+		e := NewEvent{Stream: w.S, Version: w.V, Type: w.T, Schema: w.K, Data: w.D, Meta: w.M, Subjects: w.U}
+		r.events = append(r.events, Event{Position: w.P, NewEvent: e, RecordedAt: w.R.UTC()})
+	}
+	if int64(len(wire)) != count || m.Metadata[metaFull] != "true" && last < head {
+		return r, &HoleError{After: last, Next: head + 1}
+	}
+	return r, nil
+}
+
+// waker is the BackoffManager, the one place where watermill-sql can be made
+// to wait for a wake-up: it blocks here, and polls when nothing wakes it.
+type waker struct {
+	wake     <-chan struct{}
+	stop     <-chan struct{}
+	logger   *slog.Logger
+	failures int // in a row; the subscriber calls from one goroutine
+}
+
+const (
+	followPoll    = time.Second
+	followBackoff = 2 * time.Second // at most, after errors
+)
+
+func (w *waker) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) time.Duration {
+	if err == nil && !noMsg {
+		w.failures = 0
+		return 0
+	}
+	wake, pause := w.wake, followPoll
+	if err != nil {
+		select {
+		case <-w.stop:
+			return 0
+		default:
+		}
+		w.logger.Warn("a follower cannot read the log", "error", err)
+		wake, pause = nil, min(20*time.Millisecond<<min(w.failures, 10), followBackoff)
+		w.failures++
+	}
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-wake:
+	case <-t.C:
+	case <-w.stop:
+	}
+	return 0
+}
+
+var (
+	_ wsql.SchemaAdapter  = topic{}
+	_ wsql.OffsetsAdapter = checkpoints{}
+	_ wsql.BackoffManager = (*waker)(nil)
+)
