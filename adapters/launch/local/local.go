@@ -275,6 +275,9 @@ func exitReason(state *os.ProcessState, err error) string {
 // behind, unless the resource was launched again meanwhile. A sure reason, from
 // who waited for the process, replaces what another could only guess.
 func (l *Launcher) finish(ctx context.Context, rec record, reason string, sure bool) error {
+	if _, err := os.Stat(l.dir(rec.Resource)); errors.Is(err, os.ErrNotExist) {
+		return nil // removed meanwhile; locking would make it again
+	}
 	unlock, err := l.lock(ctx, rec.Resource)
 	if err != nil {
 		return err

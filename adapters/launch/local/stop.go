@@ -42,14 +42,14 @@ func (l *Launcher) Stop(ctx context.Context, r domain.Launched, graceful bool) e
 			return fmt.Errorf("stop resource %s: %w", r.Resource, err)
 		}
 	}
-	if rec.Phase != phaseRunning {
-		return nil
-	}
 	l.mu.Lock()
 	c, own := l.children[r.Resource]
 	l.mu.Unlock()
-	if own && c.pid == rec.PID && await(ctx, c.done) == nil {
+	if own && await(ctx, c.done) == nil {
 		return nil // watch has recorded its end and swept
+	}
+	if rec.Phase != phaseRunning {
+		return nil
 	}
 	if err := l.finish(ctx, rec, "stopped; its exit status is not known", false); err != nil {
 		return fmt.Errorf("stop resource %s: %w", r.Resource, err)
