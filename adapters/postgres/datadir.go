@@ -78,23 +78,26 @@ func syncDir(dir string) error {
 	return nil
 }
 
-// forgetStrangerPID removes a postmaster.pid whose number now belongs to some
-// other program, as happens after a restart of a machine or container. Postgres
-// would take that program for a server on the same data and refuse. stopFormer
-// has seen that no Postgres works here, and we hold the lock.
-func forgetStrangerPID(data string, log logger) error {
-	path := filepath.Join(data, "postmaster.pid")
-	pid, ok := pidFromFile(path)
-	if !ok || !alive(pid) {
-		return nil // Postgres handles those itself
-	}
-	pids, err := postgresProcesses(data)
+// forgetStrangers removes the files with the process ID of a former server when
+// that number now belongs to something else: some other program, as happens after
+// a restart of a machine or container, or a dead process that nobody has
+// collected, as where process 1 is no init. Postgres would take it for a server
+// on the same data or socket and refuse. stopFormer has seen that no Postgres
+// works here, and we hold the lock.
+func forgetStrangers(p places, log logger) error {
+	pids, err := postgresProcesses(p.data)
 	if err != nil || len(pids) > 0 {
 		return nil //nolint:nilerr // we could not look: then Postgres decides
 	}
-	log.Info("the process ID of a former Postgres now belongs to another program", "pid", pid)
-	if err := os.Remove(path); err != nil {
-		return fmt.Errorf("remove stale postmaster.pid: %w", err)
+	for _, path := range []string{filepath.Join(p.data, "postmaster.pid"), p.socket + socketSuffix + ".lock"} {
+		pid, ok := pidFromFile(path)
+		if !ok || !alive(pid) {
+			continue // Postgres handles those itself
+		}
+		log.Info("removing what a former Postgres left; its process ID is no server's now", "file", path, "pid", pid)
+		if err := os.Remove(path); err != nil {
+			return fmt.Errorf("remove a stale lock of Postgres: %w", err)
+		}
 	}
 	return nil
 }

@@ -101,7 +101,7 @@ func (s *Server) prepare(ctx context.Context, e Embedded) (err error) {
 	if err := stopFormer(ctx, s.data, s.log); err != nil {
 		return err
 	}
-	if err := forgetStrangerPID(s.data, s.log); err != nil {
+	if err := forgetStrangers(s.places, s.log); err != nil {
 		return err
 	}
 	if err := s.account.takeOver(s.data); err != nil {

@@ -49,21 +49,14 @@ type fullConn interface {
 // guardConn is used by one goroutine at a time, as database/sql promises.
 type guardConn struct {
 	fullConn
-	fresh    bool // nothing was asked of it since the pool gave it out, so nothing can be in progress
-	poisoned bool
+	fresh bool // nothing was asked of it since the pool gave it out, so nothing can be in progress
 }
 
 // ResetSession is called when the pool gives the connection out again.
 func (c *guardConn) ResetSession(ctx context.Context) error {
-	if c.poisoned {
-		return driver.ErrBadConn
-	}
 	c.fresh = true
 	return c.fullConn.ResetSession(ctx)
 }
-
-// IsValid is asked when the connection goes back to the pool.
-func (c *guardConn) IsValid() bool { return !c.poisoned && c.fullConn.IsValid() }
 
 func (c *guardConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	fresh := c.use()
@@ -94,13 +87,12 @@ func (c *guardConn) use() (fresh bool) {
 
 // judge turns the false "in progress" of a connection fresh from the pool into
 // ErrBadConn: nothing was sent, so database/sql may repeat the query on another
-// connection. Later in a transaction the same text can be true (rows still open
+// connection, and drops this one. Later in a transaction the same text can be true (rows still open
 // while the next query is made: the caller's mistake) and is passed on as it is;
 // a dead connection is then found by the ROLLBACK.
 func (c *guardConn) judge(err error, fresh bool) error {
 	if err == nil || !fresh || err.Error() != queryInProgress {
 		return err
 	}
-	c.poisoned = true
 	return driver.ErrBadConn
 }

@@ -190,7 +190,11 @@ func (s *Server) clearOrphans() {
 		case <-stop:
 		}
 	}()
-	if err := stopFormer(ctx, s.data, s.log); err != nil && !s.isStopping() {
+	err := stopFormer(ctx, s.data, s.log)
+	if err == nil {
+		err = forgetStrangers(s.places, s.log)
+	}
+	if err != nil && !s.isStopping() {
 		s.log.Warn("clear what the ended Postgres left", "error", err)
 	}
 }
