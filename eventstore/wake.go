@@ -33,6 +33,7 @@ type Bus struct {
 	mu       sync.Mutex
 	subs     map[chan struct{}]struct{}
 	position int64 // the newest known
+	ours     int64 // the newest of this process
 
 	poked     chan struct{} // of capacity 1
 	listening atomic.Bool
@@ -62,9 +63,11 @@ func (b *Bus) Subscribe() (<-chan struct{}, func()) {
 
 // Poke says that this process has committed events up to position. It never blocks.
 func (b *Bus) Poke(position int64) {
-	if b.advance(position) {
-		signal(b.poked)
-	}
+	b.mu.Lock()
+	b.ours = max(b.ours, position)
+	b.mu.Unlock()
+	b.advance(position)
+	signal(b.poked)
 }
 
 // Position is the newest position that the bus knows of; the log may be further.
@@ -74,18 +77,17 @@ func (b *Bus) Position() int64 {
 	return b.position
 }
 
-func (b *Bus) advance(position int64) bool {
+func (b *Bus) advance(position int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if position <= b.position {
-		return false
+	if position > b.position {
+		b.position = position
+		b.wake()
 	}
-	b.position = position
-	b.wake()
-	return true
 }
 
-// set takes over what the database says, which may be less after a restore.
+// set takes over what the database says. That is less after a restore, or
+// because it was asked before the last Poke: one wake-up too many.
 func (b *Bus) set(position int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -133,7 +135,10 @@ func (b *Bus) notify(ctx context.Context) {
 			return
 		case <-b.poked:
 		}
-		if _, err := b.db.ExecContext(ctx, fmt.Sprintf("NOTIFY %s, '%d'", channel, b.Position())); err != nil && ctx.Err() == nil {
+		b.mu.Lock()
+		ours := b.ours
+		b.mu.Unlock()
+		if _, err := b.db.ExecContext(ctx, fmt.Sprintf("NOTIFY %s, '%d'", channel, ours)); err != nil && ctx.Err() == nil {
 			b.logger.Debug("notify other processes", "error", err) // they poll
 		}
 		if !sleep(ctx, notifyEvery) {

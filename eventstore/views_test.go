@@ -1,0 +1,101 @@
+package eventstore_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/rendering-resource-manager/rrm/eventstore"
+)
+
+func ids(rows []eventstore.Row) []string {
+	var out []string
+	for _, r := range rows {
+		out = append(out, r.View+"/"+r.ID)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func TestLiveLeavesOutWhatHasEnded(t *testing.T) {
+	log, _ := open(t)
+	write(t, log, row("service", "admission", `{}`), row("pools", "a", `{}`), row("models", "a/m", `{}`), row("resources", "r1", `{"ended": true}`),
+		row("resources", "r2", `{}`), row("sessions", "s1", `{"ended": true}`), row("sessions", "s2", `{"ended": false}`), row("jobs", "j1", `{}`))
+	write(t, log, row("jobs", "j1", `{"ended": true}`), row("jobs", "j2", `{}`))
+
+	live := must[eventstore.Delta](t)(log.Live(t.Context()))
+	if want := []string{"jobs/j2", "models/a/m", "pools/a", "resources/r2", "service/admission", "sessions/s2"}; !slices.Equal(ids(live.Rows), want) {
+		t.Errorf("live rows %v, want %v", ids(live.Rows), want)
+	}
+	since := must[eventstore.Delta](t)(log.Since(t.Context(), 1))
+	if want := []string{"jobs/j1", "jobs/j2"}; !slices.Equal(ids(since.Rows), want) || since.Position != 2 {
+		t.Errorf("rows since 1: %v at %d, want %v", ids(since.Rows), since.Position, want)
+	}
+	rows := must[[]eventstore.Row](t)(log.Rows(t.Context(), []eventstore.Ref{{View: "sessions", ID: "s1"}, {View: "jobs", ID: "j1"}, {View: "jobs", ID: "none"}}))
+	if want := []string{"jobs/j1", "sessions/s1"}; !slices.Equal(ids(rows), want) {
+		t.Errorf("rows %v, want %v", ids(rows), want)
+	}
+	if _, err := log.Rows(t.Context(), []eventstore.Ref{{View: "tokens", ID: "x"}}); err == nil {
+		t.Error("tokens were read as a live view")
+	}
+}
+
+// A session has a lease from the commit that makes it ready until the one that ends it.
+func TestALeaseBeginsAndEndsWithTheSession(t *testing.T) {
+	log, db := open(t)
+	lease := func() (s string) {
+		t.Helper()
+		err := db.Get(&s, `SELECT coalesce(string_agg(id || ' ' || (detail->>'resource') || ' ' || lease_seconds || ' ' || round(extract(epoch FROM expires_at - updated_at)) || ' ' || claimed, ','), '') FROM liveness WHERE kind = 'session'`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	write(t, log, row("sessions", "s1", `{"state": "loading", "resource": "r1", "lease_seconds": 30}`))
+	if got := lease(); got != "" {
+		t.Errorf("while loading: %s", got)
+	}
+	write(t, log, row("sessions", "s1", `{"state": "ready", "resource": "r1", "lease_seconds": 30}`))
+	if got := lease(); got != "s1 r1 30 30 false" {
+		t.Errorf("when ready: %s", got)
+	}
+	// Renewed by someone, and claimed: what else happens to the session leaves that alone.
+	db.MustExec(`UPDATE liveness SET expires_at = updated_at + interval '50 s', claimed = true`)
+	write(t, log, row("sessions", "s1", `{"state": "ready", "resource": "r1", "lease_seconds": 30, "url": "x"}`))
+	if got := lease(); got != "s1 r1 30 50 true" {
+		t.Errorf("after another change: %s", got)
+	}
+	write(t, log, row("sessions", "s1", `{"state": "ready", "resource": "r2", "lease_seconds": 40}`))
+	if got := lease(); got != "s1 r2 40 40 false" {
+		t.Errorf("moved to another resource: %s", got)
+	}
+	write(t, log, row("sessions", "s1", `{"state": "released", "ended": true, "resource": "r2", "lease_seconds": 40}`))
+	if got := lease(); got != "" {
+		t.Errorf("after the end: %s", got)
+	}
+}
+
+// Appends and deltas read big views by index only, whatever the planner's statistics say.
+func TestAppendsDoNotScanTheViews(t *testing.T) {
+	log, db := open(t)
+	db.SetMaxOpenConns(1) // so that the counters of the one connection are all there are
+	db.MustExec(`INSERT INTO sessions (id, body, position) SELECT 's' || i, jsonb_build_object('state', 'ready', 'renderer', 'a', 'seq', i), 0 FROM generate_series(1, 20000) i`)
+	db.MustExec(`INSERT INTO jobs (id, body, position) SELECT 'j' || i, jsonb_build_object('state', 'queued', 'renderer', 'a', 'seq', i), 0 FROM generate_series(1, 20000) i`)
+	db.MustExec(`INSERT INTO liveness (kind, id, expires_at, lease_seconds) SELECT 'session', 's' || i, now(), 1 FROM generate_series(1, 20000) i`)
+	db.MustExec(`INSERT INTO answers (command_id, hash, answer, position) SELECT 'c' || i, '', '{}', 0 FROM generate_series(1, 20000) i`)
+	db.MustExec(`ANALYZE`)
+	const live = `SELECT coalesce(sum(seq_scan), 0) FROM pg_stat_user_tables WHERE relname IN ('sessions', 'jobs', 'liveness', 'answers')`
+	db.MustExec(`SELECT pg_stat_force_next_flush()`)
+	before := count(t, db, live)
+	for i := range 10 { // past the five executions after which a cached plan may become generic
+		ready := fmt.Sprintf(`{"state": "ready", "resource": "r%d", "lease_seconds": 1}`, i)
+		at := write(t, log, row("sessions", "s7", ready), row("sessions", "s9", `{"ended": true}`), row("jobs", "j9", `{}`), row("jobs", fmt.Sprint("new", i), `{}`))
+		if d := must[eventstore.Delta](t)(log.Since(t.Context(), at-1)); len(d.Rows) != 4 {
+			t.Fatalf("%d rows since %d", len(d.Rows), at-1)
+		}
+	}
+	db.MustExec(`SELECT pg_stat_force_next_flush()`)
+	if n := count(t, db, live) - before; n != 0 {
+		t.Errorf("%d sequential scans of big tables", n)
+	}
+}
