@@ -1,0 +1,136 @@
+package projections
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/rendering-resource-manager/rrm/domain"
+	"github.com/rendering-resource-manager/rrm/domain/pool"
+)
+
+// JobView is a job and how far it is.
+type JobView struct {
+	pool.Job
+	Progress float64     `json:"progress"`        // 0 to 1
+	Queue    *pool.Place `json:"queue,omitempty"` // while it waits, for a slot or for other jobs
+}
+
+// JobFilter chooses jobs; empty fields choose all, ended ones too.
+type JobFilter struct {
+	Renderer, Model, Owner, State, Kind string
+}
+
+var (
+	liveJobStates  = names(pool.JobStateWaiting, pool.JobStateQueued, pool.JobStateAssigned, pool.JobStateRunning)
+	endedJobStates = names(pool.JobStateSucceeded, pool.JobStateFailed, pool.JobStateCancelled)
+	jobKinds       = []string{pool.JobImage, pool.JobFrames, pool.JobVideo}
+)
+
+// jobQuery completes a page of jobs in one query, see sessionQuery. Progress
+// counts only while the job runs: what an attempt that failed had reached says nothing about the next.
+const jobQuery = `
+WITH page AS MATERIALIZED (%s),
+queue AS (
+  SELECT id, row_number() OVER (PARTITION BY renderer ORDER BY (body->>'priority')::int DESC, seq) - 1 AS ahead FROM jobs
+  WHERE NOT ended AND state = 'queued'
+    AND renderer = ANY (ARRAY(SELECT DISTINCT renderer FROM page WHERE state = 'queued'))
+)
+SELECT j.body, q.ahead,
+  CASE j.state WHEN 'succeeded' THEN 1 WHEN 'running' THEN coalesce(l.progress, 0) ELSE 0 END::double precision AS progress
+FROM page j
+LEFT JOIN queue q ON q.id = j.id
+LEFT JOIN liveness l ON l.kind = 'job' AND l.id = j.id
+ORDER BY j.seq DESC`
+
+// Jobs gives a page of jobs, newest first, and the cursor of the next page, empty at the end.
+func (r *Reader) Jobs(ctx context.Context, f JobFilter, p Page) ([]JobView, string, error) {
+	l, err := newList("jobs", p)
+	if err != nil {
+		return nil, "", err
+	}
+	if f.Kind != "" && !slices.Contains(jobKinds, f.Kind) {
+		return nil, "", domain.Invalid("kind", "there is no kind of job %q", f.Kind)
+	}
+	if f.Model != "" {
+		l.parts = []string{partLive, partEnded}
+	}
+	if err := l.state(f.State, liveJobStates, endedJobStates); err != nil {
+		return nil, "", err
+	}
+	l.equal("renderer", f.Renderer)
+	l.equal("model", f.Model)
+	l.equal("owner", f.Owner)
+	l.equal("kind", f.Kind)
+	out, err := r.jobs(ctx, l.query(), l.args...)
+	if err != nil {
+		return nil, "", fmt.Errorf("list jobs: %w", err)
+	}
+	out, next := cut(out, l.limit, func(v *JobView) int64 { return v.Seq })
+	return out, next, nil
+}
+
+// Job gives one job, also one that has ended.
+func (r *Reader) Job(ctx context.Context, id domain.JobID) (JobView, error) {
+	if !plain(string(id)) {
+		return JobView{}, domain.NotFound("job", string(id))
+	}
+	all, err := r.jobs(ctx, `SELECT * FROM jobs WHERE id = $1`, string(id))
+	if err != nil {
+		return JobView{}, fmt.Errorf("read job %s: %w", id, err)
+	}
+	if len(all) == 0 {
+		return JobView{}, domain.NotFound("job", string(id))
+	}
+	return all[0], nil
+}
+
+func (r *Reader) jobs(ctx context.Context, page string, args ...any) ([]JobView, error) {
+	var rows []struct {
+		Body     []byte
+		Ahead    sql.NullInt64
+		Progress float64
+	}
+	if err := r.db.SelectContext(ctx, &rows, fmt.Sprintf(jobQuery, page), args...); err != nil {
+		return nil, err
+	}
+	out := make([]JobView, len(rows))
+	var q queue
+	for i, row := range rows {
+		v := &out[i]
+		if err := json.Unmarshal(row.Body, &v.Job); err != nil {
+			return nil, fmt.Errorf("read a job's body: %w", err)
+		}
+		v.Progress = row.Progress
+		if row.Ahead.Valid {
+			q.add(v.Renderer, int(row.Ahead.Int64), true, &v.Queue)
+		}
+	}
+	now := r.now()
+	if err := q.places(ctx, r.db, now); err != nil {
+		return nil, err
+	}
+	for i := range out {
+		out[i].explain(now)
+	}
+	return out, nil
+}
+
+// explain says what a job waits for where that is not a slot, as pool.State.PlaceOfJob does.
+func (v *JobView) explain(now time.Time) {
+	switch {
+	case v.State == pool.JobStateWaiting:
+		v.Queue = &pool.Place{Code: "dependencies", Reason: fmt.Sprintf("waits for %d other jobs", len(v.Pending))}
+	case v.Queue != nil && v.NotBefore != nil && now.Before(*v.NotBefore):
+		v.Queue.Code, v.Queue.Reason = "backoff", fmt.Sprintf("the next attempt is at %s: %s", v.NotBefore.Format(time.RFC3339), v.Reason)
+	}
+}
+
+// Result opens what a job made, see Results.Open. The caller closes it.
+func (r *Reader) Result(ctx context.Context, id domain.JobID) (ResultInfo, io.ReadCloser, error) {
+	return r.out.Open(ctx, id)
+}

@@ -1,0 +1,87 @@
+package projections
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/rendering-resource-manager/rrm/domain"
+	"github.com/rendering-resource-manager/rrm/domain/pool"
+)
+
+// queue collects who waits on a page, so that the estimates of all of them need one query.
+type queue struct{ waiting []waiter }
+
+type waiter struct {
+	renderer domain.RendererID
+	ahead    int // how many go first
+	job      bool
+	place    **pool.Place // where the answer goes
+}
+
+func (q *queue) add(r domain.RendererID, ahead int, job bool, place **pool.Place) {
+	q.waiting = append(q.waiting, waiter{r, ahead, job, place})
+}
+
+// places estimates every wait from the pools and their resources.
+func (q *queue) places(ctx context.Context, db querier, now time.Time) error {
+	if len(q.waiting) == 0 {
+		return nil
+	}
+	pools := map[domain.RendererID]*pool.Pool{}
+	var ids pq.StringArray
+	for _, w := range q.waiting {
+		if _, seen := pools[w.renderer]; !seen {
+			pools[w.renderer] = nil
+			ids = append(ids, string(w.renderer))
+		}
+	}
+	resources, err := supply(ctx, db, ids, pools)
+	if err != nil {
+		return fmt.Errorf("read the pools of who waits: %w", err)
+	}
+	for _, w := range q.waiting {
+		if p := pools[w.renderer]; p != nil {
+			place := pool.PlaceOf(p, resources[w.renderer], w.ahead, w.job, now)
+			*w.place = &place
+		}
+	}
+	return nil
+}
+
+// supply fills pools and gives their resources that have not ended, oldest first.
+func supply(ctx context.Context, db querier, ids pq.StringArray, pools map[domain.RendererID]*pool.Pool) (map[domain.RendererID][]*pool.Resource, error) {
+	var rows []struct {
+		Renderer domain.RendererID
+		Pool     bool
+		Body     []byte
+		Seq      int64
+	}
+	err := db.SelectContext(ctx, &rows, `
+SELECT id AS renderer, true AS pool, body, coalesce(seq, 0) AS seq FROM pools WHERE id = ANY ($1)
+UNION ALL
+SELECT renderer, false, body, seq FROM resources WHERE renderer = ANY ($1) AND NOT ended
+ORDER BY seq`, ids)
+	if err != nil {
+		return nil, err
+	}
+	resources := map[domain.RendererID][]*pool.Resource{}
+	for _, row := range rows {
+		var into any
+		if row.Pool {
+			pools[row.Renderer] = &pool.Pool{}
+			into = pools[row.Renderer]
+		} else {
+			res := &pool.Resource{}
+			resources[row.Renderer] = append(resources[row.Renderer], res)
+			into = res
+		}
+		if err := json.Unmarshal(row.Body, into); err != nil {
+			return nil, fmt.Errorf("read a row's body: %w", err)
+		}
+	}
+	return resources, nil
+}
