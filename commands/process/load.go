@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -129,7 +130,7 @@ func (m *Load) settled(ctx context.Context, r *pool.Resource, model domain.Model
 		if took <= 0 {
 			took = time.Since(began).Seconds()
 		}
-		report(ctx, m.Reporter, m.Log, "load", pool.ReportModelLoaded{Resource: r.ID, Model: model, Seconds: took, MemoryMiB: int(st.MemoryMiB + 0.5)})
+		report(ctx, m.Reporter, m.Log, "load", pool.ReportModelLoaded{Resource: r.ID, Model: model, Seconds: took, MemoryMiB: int(math.Ceil(st.MemoryMiB))})
 		return true
 	case "failed":
 		m.failed(ctx, r, model, st.Code, st.Reason)

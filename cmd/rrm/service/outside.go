@@ -1,0 +1,78 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+
+	"github.com/rendering-resource-manager/rrm/adapters/renderer"
+	"github.com/rendering-resource-manager/rrm/commands/process"
+	"github.com/rendering-resource-manager/rrm/domain"
+	"github.com/rendering-resource-manager/rrm/domain/pool"
+)
+
+// speaker lets the process managers, which know no adapter, speak to a renderer.
+type speaker struct{ c *renderer.Client }
+
+func speak(address string) process.Renderer {
+	return speaker{renderer.New(address, renderer.Options{})}
+}
+
+func (s speaker) Probe(ctx context.Context) (domain.Registry, error) {
+	r, err := s.c.Probe(ctx)
+	return domain.Registry(r), err
+}
+
+func (s speaker) LoadModel(ctx context.Context, m domain.ModelKey) (domain.ModelStatus, error) {
+	st, err := s.c.LoadModel(ctx, m)
+	return domain.ModelStatus(st), err
+}
+
+func (s speaker) ModelStatus(ctx context.Context, m domain.ModelKey) (domain.ModelStatus, error) {
+	st, err := s.c.ModelStatus(ctx, m)
+	return domain.ModelStatus(st), err
+}
+
+func (s speaker) Models(ctx context.Context) ([]domain.ModelStatus, error) {
+	all, err := s.c.Models(ctx)
+	var out []domain.ModelStatus
+	for _, m := range all.Models {
+		out = append(out, domain.ModelStatus(m))
+	}
+	return out, err
+}
+
+func (s speaker) UnloadModel(ctx context.Context, m domain.ModelKey) error {
+	return s.c.UnloadModel(ctx, m)
+}
+
+func (s speaker) SubmitJob(ctx context.Context, id domain.JobID, kind string, m domain.ModelKey, spec json.RawMessage) (domain.JobStatus, error) {
+	st, err := s.c.SubmitJob(ctx, id, renderer.JobRequest{Kind: kind, Model: m, Spec: spec})
+	return domain.JobStatus(st), err
+}
+
+func (s speaker) JobStatus(ctx context.Context, id domain.JobID) (domain.JobStatus, error) {
+	st, err := s.c.JobStatus(ctx, id)
+	return domain.JobStatus(st), err
+}
+
+func (s speaker) JobResult(ctx context.Context, id domain.JobID) (io.ReadCloser, string, error) {
+	r, err := s.c.JobResult(ctx, id)
+	return r.Body, r.ContentType, err
+}
+
+func (s speaker) CancelJob(ctx context.Context, id domain.JobID) error { return s.c.CancelJob(ctx, id) }
+
+// failure tells what a renderer itself answered from what kept it from answering.
+func failure(err error) (code, reason string, status int, answered bool) {
+	var said *renderer.Error
+	if errors.As(err, &said) {
+		return said.Code, said.Reason, said.Status, true
+	}
+	return "unreachable", err.Error(), 0, false
+}
+
+func domainConfigure(set domain.Renderer) pool.ConfigureRenderer {
+	return pool.ConfigureRenderer{Renderer: set, Create: true}
+}
