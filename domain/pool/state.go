@@ -21,6 +21,7 @@ type State struct {
 
 	dependents map[domain.JobID][]domain.JobID // jobs that wait for the key
 	undo       []undo
+	seen       int // of undo, by ChangedBy
 	changed    map[Key]struct{}
 	order      []Key // of changed, in order of first change
 	ended      []Key // sessions and jobs that ended, oldest first, to be forgotten
@@ -81,7 +82,7 @@ func (s *State) Put(entity any) { s.place(entity) }
 // Commit forgets how to take back what was done since the last Commit, and
 // the oldest of the ended sessions and jobs.
 func (s *State) Commit() {
-	s.undo, s.order = s.undo[:0], s.order[:0]
+	s.undo, s.order, s.seen = s.undo[:0], s.order[:0], 0
 	clear(s.changed)
 	for len(s.ended) > keepEnded {
 		k := s.ended[0]
@@ -107,7 +108,7 @@ func (s *State) Rollback() {
 		}
 		s.place(u.prior)
 	}
-	s.undo, s.order = s.undo[:0], s.order[:0]
+	s.undo, s.order, s.seen = s.undo[:0], s.order[:0], 0
 	clear(s.changed)
 }
 
@@ -118,6 +119,14 @@ func (s *State) Changed(visit func(Key, any)) {
 		if e := s.get(k); e != nil {
 			visit(k, e)
 		}
+	}
+}
+
+// ChangedBy visits the keys that were put since it was last called, or since
+// the last Commit, repetitions included: what the last event touched.
+func (s *State) ChangedBy(visit func(Key)) {
+	for ; s.seen < len(s.undo); s.seen++ {
+		visit(s.undo[s.seen].key)
 	}
 }
 
