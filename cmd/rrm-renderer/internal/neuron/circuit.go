@@ -15,7 +15,7 @@ const MaxCircuit = 10_000
 // the seeds 1 to 40; from about 2,500 to 7,000).
 const meanPoints = 4200
 
-var palette = []scene.Color{0x4ea5d9, 0xe0586a, 0x66a182, 0xedae49, 0xa873d6, 0xf79256, 0x00b4a0, 0xb8c0cc}
+var palette = []scene.Color{0x5cb8f0, 0xf4606f, 0x78c496, 0xf5bd52, 0xc08af0, 0xff9e62, 0x1fcfb8, 0xd2dae4}
 
 // CircuitBytes estimates the memory that a circuit of n neurons takes once loaded.
 func CircuitBytes(n int) int64 {

@@ -231,23 +231,18 @@ func (g *growth) thicken() {
 	tips := map[Kind]float64{Axon: 0.17, Basal: 0.27, Apical: 0.27}
 	taper := map[Kind]float64{Axon: 0.00022, Basal: 0.0016, Apical: 0.0014}
 	most := map[Kind]float64{Axon: 0.8, Basal: 1.6, Apical: 3.0}
-	power := make([]float64, len(g.m.Points)) // sum of the daughters' r^1.5
+	power := make([]float64, len(g.m.Points))    // sum of the daughters' r^1.5
+	thickest := make([]float64, len(g.m.Points)) // of the daughters
 	for i := len(g.m.Points) - 1; i > 0; i-- {
 		p := &g.m.Points[i]
 		r := tips[p.Kind]
-		if power[i] > 0 {
-			r = math.Cbrt(power[i]*power[i]) + taper[p.Kind]*stepLength
+		if thickest[i] > 0 {
+			// Real trees are not quite as thick as the law says.
+			r = max(thickest[i], math.Pow(0.8*power[i], 2.0/3)) + taper[p.Kind]*stepLength
 		}
 		r = min(r, most[p.Kind])
 		p.R = float32(r)
-		// Thin daughters count less than Rall says: real trees are not so thick.
-		power[p.Parent] += math.Pow(r, 1.5) * 0.8
-		if !hasOneChild(power[p.Parent], r) {
-			continue
-		}
-		power[p.Parent] = math.Pow(r, 1.5)
+		power[p.Parent] += math.Pow(r, 1.5)
+		thickest[p.Parent] = max(thickest[p.Parent], r)
 	}
 }
-
-// hasOneChild says whether the sum holds only this daughter.
-func hasOneChild(sum, r float64) bool { return sum <= math.Pow(r, 1.5)*0.8+1e-12 }

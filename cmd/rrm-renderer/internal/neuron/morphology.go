@@ -37,14 +37,14 @@ type Morphology struct{ Points []Point }
 
 // kindColors follow what neuroscience's viewers do: blue axon, red basal
 // dendrites, purple apical dendrites.
-var kindColors = map[Kind]scene.Color{Soma: 0xf2c14e, Axon: 0x4ea5d9, Basal: 0xe0586a, Apical: 0xa873d6}
+var kindColors = map[Kind]scene.Color{Soma: 0xf2c14e, Axon: 0x5cb8f0, Basal: 0xf4606f, Apical: 0xc08af0}
 
 // Color returns the color of a kind.
 func (k Kind) Color() scene.Color {
 	if c, ok := kindColors[k]; ok {
 		return c
 	}
-	return 0xc0c8d0
+	return 0xd0d8e0
 }
 
 // Placement puts a neuron into a circuit.
@@ -70,7 +70,8 @@ func (m *Morphology) AppendCapsules(caps []scene.Capsule, at Placement) []scene.
 		c := scene.Capsule{A: place(n.P), B: place(n.P), RA: n.R, RB: n.R, Color: color}
 		if n.Parent >= 0 {
 			q := &m.Points[n.Parent]
-			c.A, c.RA = place(q.P), q.R
+			// A thin branch leaves a thick one at its own size, not as a cone.
+			c.A, c.RA = place(q.P), min(q.R, 1.5*n.R)
 			if q.Kind == Soma && n.Kind != Soma {
 				c = stem(c, q, n)
 			}

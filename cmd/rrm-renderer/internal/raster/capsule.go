@@ -13,6 +13,8 @@ type capsule struct {
 	ax, ay, ar, aiz float32
 	bx, by, br, biz float32
 	color           scene.Color
+	front           scene.V3 // normal of the side that faces the eye
+	stretch         float32  // how much deeper the tilted surface bulges than an upright one
 }
 
 func (r *Renderer) projectCapsules(ctx context.Context, s *scene.Scene, p *projection, span spanOf) error {
@@ -55,10 +57,25 @@ func (p *projection) capsule(s *scene.Capsule) (capsule, bool) {
 	c.bx, c.by, c.biz = p.toScreen(b)
 	c.ar, c.br = ra*p.focal*c.aiz, rb*p.focal*c.biz
 	// What is thinner than a pixel is drawn as wide as one, but fainter.
-	faint := min(1, 0.72+0.28*max(c.ar, c.br)/p.minRadius)
+	faint := min(1, 0.85+0.15*max(c.ar, c.br)/p.minRadius)
 	c.color = mix(0, s.Color, faint)
+	c.front, c.stretch = p.tilt(s.B.Sub(s.A), max(c.ar, c.br) > p.minRadius)
 	c.ar, c.br = max(p.minRadius, c.ar), max(p.minRadius, c.br)
 	return c, true
+}
+
+// tilt describes the surface of a cylinder along axis. Without it the round
+// ends of a chain of tilted capsules show as ribs. Thin ones need not care, nor
+// those seen nearly from the end.
+func (p *projection) tilt(axis scene.V3, matters bool) (front scene.V3, stretch float32) {
+	if matters {
+		axis = axis.Unit()
+		front = p.back.Sub(axis.Mul(p.back.Dot(axis)))
+		if cos := front.Len(); cos > 0.35 {
+			return front.Mul(1 / cos), 1 / cos
+		}
+	}
+	return p.back, 1
 }
 
 func (b *bin) addCapsule(c capsule, p *projection, span spanOf) {
@@ -91,7 +108,8 @@ func (l *layer) capsule(c *capsule, p *projection) {
 		row := (y - l.y0) * l.w
 		for x := x0; x < x1; x++ {
 			px := float32(x) + 0.5 - c.ax
-			u := min(1, max(0, (px*dx+py*dy)*inv))
+			along := (px*dx + py*dy) * inv
+			u := min(1, max(0, along))
 			ox, oy := px-u*dx, py-u*dy
 			r := c.ar + u*(c.br-c.ar)
 			d2 := ox*ox + oy*oy
@@ -99,14 +117,18 @@ func (l *layer) capsule(c *capsule, p *projection) {
 				continue
 			}
 			nz := float32(math.Sqrt(float64(1 - d2/(r*r))))
+			front, stretch := p.back, float32(1) // of the round ends
+			if along == u {
+				front, stretch = c.front, c.stretch
+			}
 			// The surface bulges towards the eye by nz radii of z*r/focal.
-			bulge := 1 - nz*r/p.focal
+			bulge := 1 - nz*r*stretch/p.focal
 			iz := (c.aiz + u*(c.biz-c.aiz)) / bulge
 			if bulge <= 0 || iz > 1/nearPlane || iz <= l.inverseZ[row+x] {
 				continue
 			}
 			l.inverseZ[row+x] = iz
-			l.normal[row+x] = p.right.Mul(ox / r).Add(p.up.Mul(-oy / r)).Add(p.back.Mul(nz))
+			l.normal[row+x] = p.right.Mul(ox / r).Add(p.up.Mul(-oy / r)).Add(front.Mul(nz))
 			l.color[row+x] = c.color
 		}
 	}

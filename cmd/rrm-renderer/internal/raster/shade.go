@@ -32,8 +32,8 @@ func shade(img *image.RGBA, l *layer, p *projection, samples, top, bottom int) {
 	li := p.lights()
 	share := 1 / float32(samples*samples)
 	for y := top; y < bottom; y++ {
+		sky := background(p, (float32(y)+0.5)*float32(samples))
 		for x := range img.Rect.Dx() {
-			sky := background(p, (float32(x)+0.5)*float32(samples), (float32(y)+0.5)*float32(samples))
 			var sum rgb
 			for j := y * samples; j < (y+1)*samples; j++ {
 				for i := x * samples; i < (x+1)*samples; i++ {
@@ -61,7 +61,7 @@ func (l *layer) sample(o, x, y int, p *projection, li *lights, sky rgb) rgb {
 	if facing < 0 { // the inside of an open mesh is lit as its outside
 		n, facing = n.Mul(-1), -facing
 	}
-	light := 0.17 + 0.62*max(0, n.Dot(li.key)) + 0.27*(0.5+0.5*n.Dot(li.up))
+	light := 0.24 + 0.62*max(0, n.Dot(li.key)) + 0.28*(0.5+0.5*n.Dot(li.up))
 	light += 0.25 * max(0, n.Dot(li.rim)) * (1 - facing)
 	light /= 1 + 14*l.occlusion(o, x, y)
 	gloss := max(0, n.Dot(li.half))
@@ -74,7 +74,7 @@ func (l *layer) sample(o, x, y int, p *projection, li *lights, sky rgb) rgb {
 	lit := rgb{float32(c >> 16 & 255), float32(c >> 8 & 255), float32(c & 255)}.scaled(light)
 	lit.add(rgb{46, 46, 46}.scaled(gloss))
 	depth := (1/l.inverseZ[o] - (p.distance - 1)) / 2
-	return lit.mixed(sky, 0.3*min(1, max(0, depth)))
+	return lit.mixed(sky, 0.25*min(1, max(0, depth)))
 }
 
 var around = [8][2]int{{2, 0}, {-2, 0}, {0, 2}, {0, -2}, {1, 1}, {-1, 1}, {1, -1}, {-1, -1}}
@@ -97,21 +97,19 @@ func (l *layer) occlusion(o, x, y int) float32 {
 	return sum / 2
 }
 
-// background is a dark gradient, a little lighter in the middle.
-func background(p *projection, x, y float32) rgb {
+// background is a dark gradient with a faint horizon. It changes with the row
+// only, which makes a PNG a third as large as a glow in the middle does.
+func background(p *projection, y float32) rgb {
 	t := y / float32(p.h)
-	dx, dy := x/float32(p.w)-0.5, t-0.45
-	glow := max(0, 1-2.2*(dx*dx+dy*dy))
-	return rgb{14 + 16*glow + 8*(1-t), 17 + 18*glow + 8*(1-t), 25 + 22*glow + 9*(1-t)}
+	glow := max(0, 1-4*(t-0.52)*(t-0.52))
+	return rgb{12 + 18*glow + 8*(1-t), 15 + 20*glow + 8*(1-t), 22 + 26*glow + 9*(1-t)}
 }
 
-// dither is a fixed pattern of under half a level that hides the steps of the gradient.
-func dither(x, y int) float32 {
-	h := uint32(x)*0x9e3779b1 ^ uint32(y)*0x85ebca77
-	h ^= h >> 15
-	h *= 0x2c1b3c6d
-	h ^= h >> 13
-	return float32(h&0xffff) / 65536
-}
+// bayer is the ordered dither matrix of Bayer (1973).
+var bayer = [4][4]float32{{0, 8, 2, 10}, {12, 4, 14, 6}, {3, 11, 1, 9}, {15, 7, 13, 5}}
+
+// dither is what to add before rounding down, so that the gradient shows no
+// steps. A pattern that repeats costs a PNG little; noise made it five times as large.
+func dither(x, y int) float32 { return (bayer[y&3][x&3] + 0.5) / 16 }
 
 func level(x float32) uint8 { return uint8(min(255, max(0, x))) }

@@ -96,20 +96,23 @@ func (s *Server) mjpeg(ctx context.Context, w http.ResponseWriter, f *feed) erro
 	w.Header().Set("Cache-Control", "no-store")
 	control := http.NewResponseController(w)
 	defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
+	// The boundary that ends a frame follows it at once: a client that waits
+	// for it would otherwise show each frame when the next one comes.
+	before := "--frame\r\n"
 	_ = f.run(ctx, func(data []byte) error {
 		if err := control.SetWriteDeadline(time.Now().Add(answerTimeout)); err != nil {
 			return fmt.Errorf("set the deadline: %w", err)
 		}
-		if _, err := fmt.Fprintf(w, "--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n", len(data)); err != nil {
+		if _, err := fmt.Fprintf(w, "%sContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n", before, len(data)); err != nil {
 			return fmt.Errorf("send a frame: %w", err)
 		}
-		if _, err := w.Write(append(data, "\r\n"...)); err != nil {
+		before = ""
+		if _, err := w.Write(append(data, "\r\n--frame\r\n"...)); err != nil {
 			return fmt.Errorf("send a frame: %w", err)
 		}
 		return control.Flush()
 	})
-	_, _ = w.Write([]byte("--frame--\r\n")) // the answer has begun: its end is all that can be told
-	return nil
+	return nil // the answer has begun: its end is all that can be told
 }
 
 func (s *Server) websocket(ctx context.Context, w http.ResponseWriter, r *http.Request, f *feed) error {
@@ -122,11 +125,14 @@ func (s *Server) websocket(ctx context.Context, w http.ResponseWriter, r *http.R
 	defer c.CloseNow()
 	c.SetReadLimit(maxMessage)
 	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	received := make(chan struct{})
 	go func() {
 		defer close(received)
 		defer cancel()
-		s.receive(ctx, c, f.session)
+		// Not ctx: when a read is cancelled the connection is cut, without the
+		// reason that Close gives below.
+		s.receive(r.Context(), c, f.session)
 	}()
 	err = f.run(ctx, func(data []byte) error {
 		sending, done := context.WithTimeout(ctx, answerTimeout)
@@ -142,7 +148,6 @@ func (s *Server) websocket(ctx context.Context, w http.ResponseWriter, r *http.R
 	case ctx.Err() != nil:
 		code, reason = websocket.StatusNormalClosure, ""
 	}
-	cancel()
 	_ = c.Close(code, reason)
 	<-received
 	return nil
