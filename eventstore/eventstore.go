@@ -28,7 +28,7 @@ type NewEvent struct {
 	Schema   int             // of Data; 0 is written as 1
 	Data     json.RawMessage // must not hold \u0000, which jsonb refuses
 	Meta     Meta
-	Subjects []string // whom it concerns, such as "session:…"; the log is indexed by them
+	Subjects []string // whom it concerns, such as "session:…"; a follower keeps an index of them
 }
 
 // Event is an event as recorded.

@@ -80,6 +80,12 @@ func TestWakeUpsReachThisProcessAtOnceAndOthersByNotify(t *testing.T) {
 		return false
 	})
 	endMine()
+	for len(mine) > 0 {
+		<-mine // what came before
+	}
+	for len(theirs) > 0 {
+		<-theirs
+	}
 	here.Poke(99)
 	woken(t, theirs, "another process again")
 	select {
