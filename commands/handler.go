@@ -37,6 +37,9 @@ type Handler struct {
 	views  Views
 	leases Leases
 	now    func() time.Time
+
+	// CheckCallback refuses a callback_url that may not be called; nil allows none.
+	CheckCallback func(url string) error
 }
 
 // NewHandler gives commands to a lane.
@@ -91,6 +94,9 @@ func (h *Handler) ReleaseSession(ctx context.Context, c Call, cmd pool.ReleaseSe
 
 // SubmitJob puts a job into the queue.
 func (h *Handler) SubmitJob(ctx context.Context, c Call, cmd pool.SubmitJob) (JobAnswer, error) {
+	if err := h.checkCallback(cmd.CallbackURL); err != nil {
+		return JobAnswer{}, err
+	}
 	hash := hashOf(cmd)
 	if cmd.Job == "" {
 		cmd.Job = domain.JobID(newID())
@@ -106,6 +112,16 @@ func (h *Handler) SubmitJob(ctx context.Context, c Call, cmd pool.SubmitJob) (Jo
 	}, &out)
 	out.Repeated = repeated
 	return out, err
+}
+
+func (h *Handler) checkCallback(url string) error {
+	switch {
+	case url == "":
+		return nil
+	case h.CheckCallback == nil:
+		return domain.Invalid("callback_url", "this service makes no callbacks")
+	}
+	return h.CheckCallback(url)
 }
 
 // CancelJob ends a job that has not ended.

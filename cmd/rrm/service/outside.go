@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"time"
 
 	"github.com/rendering-resource-manager/rrm/adapters/renderer"
 	"github.com/rendering-resource-manager/rrm/commands/process"
 	"github.com/rendering-resource-manager/rrm/domain"
 	"github.com/rendering-resource-manager/rrm/domain/pool"
+	"github.com/rendering-resource-manager/rrm/projections"
 )
 
 // speaker lets the process managers, which know no adapter, speak to a renderer.
@@ -75,4 +77,20 @@ func failure(err error) (code, reason string, status int, answered bool) {
 
 func domainConfigure(set domain.Renderer) pool.ConfigureRenderer {
 	return pool.ConfigureRenderer{Renderer: set, Create: true}
+}
+
+// notices gives the process manager the callbacks that wait.
+type notices struct{ c *projections.Callbacks }
+
+func (n notices) Due(ctx context.Context, limit int) ([]process.Notice, error) {
+	due, err := n.c.Due(ctx, limit)
+	out := make([]process.Notice, len(due))
+	for i, d := range due {
+		out[i] = process.Notice(d)
+	}
+	return out, err
+}
+
+func (n notices) Settle(ctx context.Context, job domain.JobID, problem string, wait time.Duration) error {
+	return n.c.Settle(ctx, job, problem, wait)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/rendering-resource-manager/rrm/adapters/callback"
 	"github.com/rendering-resource-manager/rrm/adapters/launch/local"
 	"github.com/rendering-resource-manager/rrm/adapters/postgres"
 	"github.com/rendering-resource-manager/rrm/commands"
@@ -32,6 +33,7 @@ type Config struct {
 	Demo           bool          // configure the renderer "demo"
 	DemoArgs       string        // more arguments for the demonstration renderer
 	CORSOrigins    []string      // browsers' origins that may use the service
+	Hosts          []string      // names, beside loopback ones, that an open service answers to
 	CallbackHosts  []string      // hosts that callback_url may name; empty: none
 	MaxResultBytes int64         // of one job
 	Keep           time.Duration // answers for repeated commands, and results
@@ -51,13 +53,15 @@ type Service struct {
 	Bus     *eventstore.Bus
 	DB      *sqlx.DB
 	URL     string
+	Open    bool // everyone may do everything: on a loopback address, and no token was made
 
-	cfg      Config
-	postgres *postgres.Server
-	work     *projections.Work
-	cancel   context.CancelFunc
-	wg       sync.WaitGroup
-	closers  []func()
+	cfg       Config
+	postgres  *postgres.Server
+	work      *projections.Work
+	launchers map[string]process.Launcher
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
+	closers   []func()
 }
 
 // Start brings a service up. What it returns is ready; Close ends it.
@@ -82,10 +86,11 @@ func Start(ctx context.Context, cfg Config) (_ *Service, err error) {
 	if err := s.startCore(ctx, run); err != nil {
 		return nil, err
 	}
+	if err := s.openLaunchers(ctx); err != nil {
+		return nil, err
+	}
 	if !cfg.NoManagers {
-		if err := s.startManagers(ctx, run); err != nil {
-			return nil, err
-		}
+		s.startManagers(run)
 	}
 	if cfg.Demo {
 		if err := s.configureDemo(ctx); err != nil {
@@ -124,10 +129,13 @@ func (s *Service) startCore(ctx, run context.Context) error {
 	s.work = projections.NewWork(s.DB)
 	s.Lane = commands.NewLane(s.Log, commands.NewState(projections.Live{}), commands.Options{Logger: s.cfg.Log, OnCommit: s.Bus.Poke})
 	s.Handler = commands.NewHandler(s.Lane, s.Log, projections.Live{}, s.Leases)
+	s.callbacks = callback.New(s.cfg.CallbackHosts)
+	s.closers = append(s.closers, s.callbacks.Close)
+	s.Handler.CheckCallback = s.callbacks.Check
 	s.goes("lane", run, s.Lane.Run)
 	s.goes("wake-ups", run, s.Bus.Run)
 	s.goes("followers", run, func(ctx context.Context) error {
-		return eventstore.Follow(ctx, s.DB, s.Bus, s.cfg.Log, projections.Timeline())
+		return eventstore.Follow(ctx, s.DB, s.Bus, s.cfg.Log, projections.Timeline(), projections.CallbackFollower())
 	})
 	return nil
 }
@@ -145,35 +153,38 @@ func (s *Service) goes(name string, run context.Context, f func(context.Context)
 
 // Rhythm of the process managers: how often each looks without being woken, and how often at most.
 const (
-	launchEvery  = 250 * time.Millisecond
-	loadEvery    = 500 * time.Millisecond
-	leaseEvery   = 500 * time.Millisecond
-	tickEvery    = 250 * time.Millisecond
-	keepEvery    = time.Minute
-	managersWait = 10 * time.Millisecond
+	launchEvery   = 250 * time.Millisecond
+	loadEvery     = 500 * time.Millisecond
+	leaseEvery    = 500 * time.Millisecond
+	tickEvery     = 250 * time.Millisecond
+	keepEvery     = time.Minute
+	callbackEvery = time.Second
+	managersWait  = 10 * time.Millisecond
 )
 
-// startManagers starts what acts outside. One replica at a time does, so as not to work in vain.
-func (s *Service) startManagers(ctx, run context.Context) error {
+// openLaunchers sets up the ways to start resources.
+func (s *Service) openLaunchers(ctx context.Context) error {
 	installation, err := s.work.Installation(ctx)
 	if err != nil {
 		return err
 	}
-	launcher, err := local.New(local.Options{
+	processes, err := local.New(local.Options{
 		Dir: filepath.Join(s.cfg.DataDir, "resources"), Service: installation, BinDirs: binDirs(), Logger: s.cfg.Log,
 	})
 	if err != nil {
 		return err
 	}
-	outside := process.Outside{
-		Launchers: map[string]process.Launcher{domain.LauncherLocal: launcher},
-		Renderer:  speak, Failure: failure,
-	}
+	s.launchers = map[string]process.Launcher{domain.LauncherLocal: processes}
+	return nil
+}
+
+// startManagers starts what acts outside. One replica at a time does, so as not to work in vain.
+func (s *Service) startManagers(run context.Context) {
+	outside := process.Outside{Launchers: s.launchers, Renderer: speak, Failure: failure}
 	s.goes("process managers", run, func(run context.Context) error {
 		postgres.Hold(run, s.DB, "process managers", s.cfg.Log, func(ctx context.Context) { s.manage(ctx, outside) })
 		return nil
 	})
-	return nil
 }
 
 // manage runs the process managers until ctx ends.
@@ -185,6 +196,7 @@ func (s *Service) manage(ctx context.Context, outside process.Outside) {
 	expire := &process.Expire{Reporter: s.Handler, Leases: s.Leases, Log: log}
 	clock := &process.Clock{Reporter: s.Handler}
 	keep := &process.Keep{Store: keeper{s}, Log: log}
+	callbacks := process.NewCallbacks(notices{projections.NewCallbacks(s.DB)}, s.callbacks, log)
 	var wg sync.WaitGroup
 	loop := func(name string, every time.Duration, woken bool, f func(context.Context) error) {
 		wake, stop := (<-chan struct{})(nil), func() {}
@@ -202,10 +214,12 @@ func (s *Service) manage(ctx context.Context, outside process.Outside) {
 	loop("leases", leaseEvery, false, expire.RunOnce)
 	loop("clock", tickEvery, false, clock.RunOnce)
 	loop("keep", keepEvery, false, keep.RunOnce)
+	loop("callbacks", callbackEvery, true, callbacks.RunOnce)
 	wg.Wait()
 	launch.Wait()
 	load.Wait()
 	jobs.Wait()
+	callbacks.Wait()
 }
 
 // keeper throws away what is no longer needed and makes room ahead.
@@ -214,7 +228,8 @@ type keeper struct{ s *Service }
 func (k keeper) Keep(ctx context.Context) error {
 	_, err1 := k.s.Log.PruneAnswers(ctx, k.s.cfg.Keep, 10_000)
 	_, err2 := k.s.Results.Prune(ctx, k.s.cfg.Keep)
-	return errors.Join(err1, err2, k.s.Log.EnsurePartition(ctx))
+	err3 := projections.NewCallbacks(k.s.DB).Prune(ctx, k.s.cfg.Keep)
+	return errors.Join(err1, err2, err3, k.s.Log.EnsurePartition(ctx))
 }
 
 // binDirs are where bare program names are looked for first: beside rrm itself.
