@@ -241,11 +241,14 @@ func TestErrorsKeepWhatTheRendererSays(t *testing.T) {
 
 func TestAnswersThatAreNone(t *testing.T) {
 	t.Parallel()
-	huge := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+	huge := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		for range 1 << 10 {
 			if _, err := w.Write(make([]byte, 64<<10)); err != nil {
 				return // the client had enough
 			}
+		}
+		if !strings.HasSuffix(r.URL.Path, "/result") {
+			t.Errorf("%s %s: all 64 MiB of the answer were read", r.Method, r.URL)
 		}
 	})
 	unknownState := says(t, 200, `{"state":"dancing","models":[{"state":"dancing"}]}`)
@@ -278,7 +281,9 @@ func TestAnotherJobsAnswerIsNotTaken(t *testing.T) {
 
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
+	live := says(t, 200, `{"state":"loaded"}`)
 	for name, address := range map[string]string{
+		"a user of a live one": "user@" + live, "a query of a live one": "?x=" + live, "a scheme of a live one": "http://" + live,
 		"nobody": nobody(t), "no address": "", "no port": "localhost", "a URL": "http://localhost:80", "a user": "user@localhost:80", "a path": "localhost:80/x",
 		"closed at once": breaks(t, ""), "closed in the header": breaks(t, "HTTP/1.1 200 O"), "not HTTP": breaks(t, "SSH-2.0-OpenSSH\r\n"),
 		"closed in the body": breaks(t, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"),

@@ -462,6 +462,46 @@ func TestAStopCanBeGivenUpAndRepeated(t *testing.T) {
 	}
 }
 
+// A crash of rrm after the renderer's end may leave its children.
+func TestLeftoversOfAnEndedResourceAreKilled(t *testing.T) {
+	t.Parallel()
+	for name, act := range map[string]func(*local.Launcher, domain.Launched) error{
+		"by a stop": func(l *local.Launcher, r domain.Launched) error { return l.Stop(t.Context(), r, true) },
+		"by a stop of the unknown": func(l *local.Launcher, _ domain.Launched) error {
+			return l.Stop(t.Context(), domain.Launched{Resource: "unknown"}, true)
+		},
+		"by a launch": func(l *local.Launcher, r domain.Launched) error { launch(t, l, spec(t, r.Resource, "")); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, opts := open(t, nil)
+			r := launch(t, l, spec(t, "r", ""))
+			if err := l.Stop(t.Context(), r, false); err != nil {
+				t.Fatal(err)
+			}
+			id := "r"
+			if strings.Contains(name, "unknown") {
+				id = "unknown"
+			}
+			left := exec.Command(launchtest.Program(t, programDir), "-lifeless")
+			left.Env = []string{"RRM_RESOURCE=" + id, "RRM_SERVICE=" + opts.Service}
+			if err := left.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan struct{})
+			go func() { _ = left.Wait(); close(ended) }()
+			t.Cleanup(func() { _ = left.Process.Kill(); <-ended })
+			if err := act(l, r); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-ended:
+			case <-time.After(5 * time.Second):
+				t.Error("it runs on")
+			}
+		})
+	}
+}
+
 func TestPortsAreNotGivenTwice(t *testing.T) {
 	t.Parallel()
 	l, _ := open(t, nil)
