@@ -128,7 +128,9 @@ func run(ctx context.Context, set settings, stdout io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, library.Close()) }()
 	models := model.NewStore(library, int64(set.memoryMiB)<<20)
-	defer models.Close()
+	// Not waited for: a load leaves nothing behind, and one of a gibibyte may
+	// take longer to notice than an exit may take.
+	defer models.Stop()
 	painter := picture.NewPainter(set.workers)
 	video := job.FindEncoder(ctx, set.ffmpeg)
 	jobs, err := job.NewManager(painter, video)
@@ -159,6 +161,8 @@ func run(ctx context.Context, set settings, stdout io.Writer) (err error) {
 		}
 	}
 	exit() // whatever ended it, streams end too
+	models.Stop()
+	jobs.Stop()
 	return errors.Join(err, shutdown(h))
 }
 

@@ -109,6 +109,9 @@ func NewManager(painter *picture.Painter, video *Encoder) (*Manager, error) {
 	}, nil
 }
 
+// Stop cancels all jobs, without waiting for them.
+func (m *Manager) Stop() { m.cancel() }
+
 // Close cancels all jobs, waits for their end and removes all results.
 func (m *Manager) Close() error {
 	m.cancel()

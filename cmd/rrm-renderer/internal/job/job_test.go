@@ -48,9 +48,9 @@ func fakeFFmpeg(mode string, args []string) int {
 	return 0
 }
 
-func sphere(t *testing.T) model.Use {
+func triangle(t *testing.T) model.Use {
 	t.Helper()
-	m := scene.Sphere()
+	m := &scene.Mesh{Points: []scene.V3{{}, {X: 1}, {Y: 1}}, Indices: []uint32{0, 1, 2}}
 	if err := m.Finish(scene.Unmetered); err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func sphere(t *testing.T) model.Use {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return model.Use{Key: "sphere", Scene: s}
+	return model.Use{Key: "triangle", Scene: s}
 }
 
 func newManager(t *testing.T, video *Encoder) *Manager {
@@ -107,7 +107,7 @@ func submit(t *testing.T, m *Manager, id string, r Request) {
 
 func TestImage(t *testing.T) {
 	m := newManager(t, nil)
-	submit(t, m, "a", Request{Image, sphere(t), small()})
+	submit(t, m, "a", Request{Image, triangle(t), small()})
 	st := finished(t, m, "a")
 	if st.State != Succeeded || st.Progress != 1 || st.ContentType != "image/png" || st.Bytes == 0 {
 		t.Fatalf("%+v", st)
@@ -130,7 +130,7 @@ func TestFrames(t *testing.T) {
 	m := newManager(t, nil)
 	spec := small()
 	spec.Format = picture.JPEG
-	submit(t, m, "a", Request{Frames, sphere(t), spec})
+	submit(t, m, "a", Request{Frames, triangle(t), spec})
 	st := finished(t, m, "a")
 	if st.State != Succeeded || st.ContentType != "application/zip" {
 		t.Fatalf("%+v", st)
@@ -153,7 +153,7 @@ func TestDeleteStopsAJob(t *testing.T) {
 	m := newManager(t, nil)
 	spec := small()
 	spec.Frames, spec.Width, spec.Height = 10000, 1000, 1000
-	submit(t, m, "a", Request{Frames, sphere(t), spec})
+	submit(t, m, "a", Request{Frames, triangle(t), spec})
 	deadline := time.Now().Add(10 * time.Second)
 	for st, _ := m.Status("a"); st.Progress == 0; st, _ = m.Status("a") {
 		if time.Now().After(deadline) {
@@ -179,7 +179,7 @@ func TestJobsAreBounded(t *testing.T) {
 	m := newManager(t, nil)
 	spec := small()
 	spec.Frames, spec.Width, spec.Height = 10000, 1000, 1000
-	use := sphere(t)
+	use := triangle(t)
 	for i := range maxActive {
 		submit(t, m, fmt.Sprint("j", i), Request{Frames, use, spec})
 	}
@@ -190,7 +190,7 @@ func TestJobsAreBounded(t *testing.T) {
 
 func TestTheOldestFinishedIsForgotten(t *testing.T) {
 	m := newManager(t, nil)
-	use := sphere(t)
+	use := triangle(t)
 	for i := range maxKept + 3 {
 		id := fmt.Sprint("j", i)
 		submit(t, m, id, Request{Image, use, small()})
@@ -234,7 +234,7 @@ func TestVideoSendsFramesToFFmpeg(t *testing.T) {
 	m := newManager(t, fakeVideo(t, "work"))
 	spec := small()
 	spec.FPS = 30
-	submit(t, m, "v", Request{Video, sphere(t), spec})
+	submit(t, m, "v", Request{Video, triangle(t), spec})
 	st := finished(t, m, "v")
 	if st.State != Succeeded || st.ContentType != "video/mp4" {
 		t.Fatalf("%+v", st)
@@ -257,7 +257,7 @@ func TestVideoSendsFramesToFFmpeg(t *testing.T) {
 
 func TestVideoFailureTellsWhatFFmpegSaid(t *testing.T) {
 	m := newManager(t, fakeVideo(t, "fail"))
-	submit(t, m, "v", Request{Video, sphere(t), small()})
+	submit(t, m, "v", Request{Video, triangle(t), small()})
 	if st := finished(t, m, "v"); st.State != Failed || !strings.Contains(st.Reason, "Unknown encoder") {
 		t.Fatalf("%+v", st)
 	}
@@ -267,7 +267,7 @@ func TestVideoIsKilledOnCancel(t *testing.T) {
 	m := newManager(t, fakeVideo(t, "work"))
 	spec := small()
 	spec.Frames = 10000
-	submit(t, m, "v", Request{Video, sphere(t), spec})
+	submit(t, m, "v", Request{Video, triangle(t), spec})
 	if st, _ := m.Delete("v"); st.State != Cancelled {
 		t.Fatalf("%+v", st)
 	}

@@ -74,6 +74,9 @@ func NewStore(library *Library, limit int64) *Store {
 	}
 }
 
+// Stop cancels all loads, without waiting for them.
+func (s *Store) Stop() { s.cancel() }
+
 // Close cancels all loads and waits for their end.
 func (s *Store) Close() {
 	s.cancel()

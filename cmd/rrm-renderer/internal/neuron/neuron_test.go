@@ -20,7 +20,7 @@ func grow(t testing.TB, seed uint64) *Morphology {
 }
 
 func TestGrownNeuronsArePyramidal(t *testing.T) {
-	for _, seed := range []uint64{1, 2, 7} {
+	for _, seed := range []uint64{1, 2} {
 		m := grow(t, seed)
 		if n := len(m.Points); n < 1500 || n > maxPoints+200 {
 			t.Errorf("seed %d: %d points", seed, n)
@@ -67,10 +67,11 @@ func checkTaper(t *testing.T, seed uint64, m *Morphology) {
 }
 
 func TestSameSeedSameNeuron(t *testing.T) {
-	if !slices.Equal(grow(t, 5).Points, grow(t, 5).Points) {
+	five := grow(t, 5).Points
+	if !slices.Equal(five, grow(t, 5).Points) {
 		t.Error("the seed 5 gave two different neurons")
 	}
-	if slices.Equal(grow(t, 5).Points, grow(t, 6).Points) {
+	if slices.Equal(five, grow(t, 6).Points) {
 		t.Error("the seeds 5 and 6 gave the same neuron")
 	}
 }
@@ -93,7 +94,7 @@ func TestGrowReportsProgressAndStops(t *testing.T) {
 
 func TestCircuit(t *testing.T) {
 	sizes := map[int]int{}
-	for _, n := range []int{1, 3} {
+	for _, n := range []int{1, 2} {
 		s, err := Circuit(context.Background(), n, scene.Unmetered, func(float64) {})
 		if err != nil {
 			t.Fatal(err)
@@ -103,11 +104,11 @@ func TestCircuit(t *testing.T) {
 			t.Errorf("%d neurons take %d bytes, estimated %d", n, got, guess)
 		}
 	}
-	if sizes[3] < 2*sizes[1] {
+	if sizes[2] < sizes[1]*3/2 {
 		t.Errorf("capsules by neurons: %v", sizes)
 	}
 	refused := errors.New("full")
-	if _, err := Circuit(context.Background(), 3, func(n int64) error { return refused }, func(float64) {}); !errors.Is(err, refused) {
+	if _, err := Circuit(context.Background(), 2, func(n int64) error { return refused }, func(float64) {}); !errors.Is(err, refused) {
 		t.Errorf("without memory: %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"image"
 	"math"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,9 +35,14 @@ func capsuleScene(t testing.TB, caps ...scene.Capsule) *scene.Scene {
 	return s
 }
 
-func neuronScene(t testing.TB, seed uint64) *scene.Scene {
+// grown is one neuron for all tests: it takes a while to grow.
+var grown = sync.OnceValues(func() (*scene.Scene, error) {
+	return neuron.Single(context.Background(), 2, scene.Unmetered, func(float64) {})
+})
+
+func neuronScene(t testing.TB) *scene.Scene {
 	t.Helper()
-	s, err := neuron.Single(context.Background(), seed, scene.Unmetered, func(float64) {})
+	s, err := grown()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +139,7 @@ func TestNearPlaneCutsCapsules(t *testing.T) {
 }
 
 func TestSamePictureWithAnyNumberOfWorkers(t *testing.T) {
-	for name, s := range map[string]*scene.Scene{"mesh": meshScene(t, scene.Torus()), "neuron": neuronScene(t, 3)} {
+	for name, s := range map[string]*scene.Scene{"mesh": meshScene(t, scene.Torus()), "neuron": neuronScene(t)} {
 		want := draw(t, s, view(331, 207, 2, 1.1, 60), 1)
 		for _, workers := range []int{2, 3, 7} {
 			if got := draw(t, s, view(331, 207, 2, 1.1, 60), workers); !bytes.Equal(got.Pix, want.Pix) {
@@ -146,7 +152,7 @@ func TestSamePictureWithAnyNumberOfWorkers(t *testing.T) {
 // What a renderer drew before leaves no trace in the next picture.
 func TestBuffersAreClean(t *testing.T) {
 	r := New(2)
-	ball, rod := meshScene(t, scene.Sphere()), neuronScene(t, 3)
+	ball, rod := meshScene(t, scene.Sphere()), neuronScene(t)
 	v := view(200, 150, 2, 2.6, 40)
 	want := draw(t, ball, v, 2)
 	if _, err := r.Draw(context.Background(), rod, view(300, 300, 3, 1, 90)); err != nil {
@@ -189,7 +195,7 @@ func TestColorsOfPointsAreMixed(t *testing.T) {
 }
 
 func TestCancelledWithinAFrame(t *testing.T) {
-	s := neuronScene(t, 3)
+	s := neuronScene(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	time.AfterFunc(20*time.Millisecond, cancel)
 	begun := time.Now()
@@ -203,7 +209,7 @@ func TestCancelledWithinAFrame(t *testing.T) {
 }
 
 func BenchmarkFrame(b *testing.B) {
-	for name, s := range map[string]*scene.Scene{"neuron": neuronScene(b, 2), "mesh": meshScene(b, scene.Torus())} {
+	for name, s := range map[string]*scene.Scene{"neuron": neuronScene(b), "mesh": meshScene(b, scene.Torus())} {
 		b.Run(name, func(b *testing.B) {
 			r := New(0)
 			v := view(640, 360, 2, 2.6, 40)

@@ -14,8 +14,9 @@ type Mesh struct {
 	Indices []uint32
 }
 
-// creaseCosine is the angle (50 degrees) from which an edge is sharp.
-var creaseCosine = float32(math.Cos(50 * math.Pi / 180))
+// creaseCosine is how far a face may be from the smooth normal of its point:
+// 32 degrees, which makes an edge sharp when it bends by more than about 60.
+var creaseCosine = float32(math.Cos(32 * math.Pi / 180))
 
 // Triangles is how many the mesh has.
 func (m *Mesh) Triangles() int { return len(m.Indices) / 3 }

@@ -164,7 +164,7 @@ func TestWebSocketMessagesAreBounded(t *testing.T) {
 
 func TestStreamsAreBounded(t *testing.T) {
 	f := start(t)
-	f.load("torus")
+	f.load("a.obj") // cheap to draw 64 times a second
 	ctx, cancel := context.WithCancel(testContext(t))
 	for range maxStreams {
 		nextPart(t, f.mjpeg(ctx, "s"))
