@@ -126,16 +126,16 @@ func (s *Server) websocket(ctx context.Context, w http.ResponseWriter, r *http.R
 	c.SetReadLimit(maxMessage)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// Reads and writes do not use ctx: when one is cancelled the connection is
+	// cut, without the reason that Close gives below.
 	received := make(chan struct{})
 	go func() {
 		defer close(received)
 		defer cancel()
-		// Not ctx: when a read is cancelled the connection is cut, without the
-		// reason that Close gives below.
 		s.receive(r.Context(), c, f.session)
 	}()
 	err = f.run(ctx, func(data []byte) error {
-		sending, done := context.WithTimeout(ctx, answerTimeout)
+		sending, done := context.WithTimeout(r.Context(), answerTimeout)
 		defer done()
 		return c.Write(sending, websocket.MessageBinary, data)
 	})
