@@ -65,6 +65,9 @@ func (s *Server) DSN() string { return s.dsn(database) }
 // MaintenanceDSN names the database "postgres" of the server, from which others are made.
 func (s *Server) MaintenanceDSN() string { return s.dsn("postgres") }
 
+// Programs is the folder with the server's programs, pgbench and psql among them where they are installed.
+func (s *Server) Programs() string { return s.programs.dir }
+
 // Restarts counts how often the server died and was started again.
 func (s *Server) Restarts() int64 { return s.restarts.Load() }
 

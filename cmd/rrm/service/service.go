@@ -49,6 +49,7 @@ type Service struct {
 	Tokens  *projections.Tokens
 	Results *projections.Results
 	Leases  *projections.Leases
+	Work    *projections.Work
 	Log     *eventstore.Log
 	Bus     *eventstore.Bus
 	DB      *sqlx.DB
@@ -126,7 +127,7 @@ func (s *Service) startCore(ctx, run context.Context) error {
 	s.Bus = eventstore.NewBus(s.DB, s.cfg.DatabaseURL, s.cfg.Log)
 	s.Reader, s.Tokens = projections.NewReader(s.DB, s.Log), projections.NewTokens(s.DB)
 	s.Results, s.Leases = projections.NewResults(s.DB), projections.NewLeases(s.DB)
-	s.work = projections.NewWork(s.DB)
+	s.Work = projections.NewWork(s.DB)
 	s.Lane = commands.NewLane(s.Log, commands.NewState(projections.Live{}), commands.Options{Logger: s.cfg.Log, OnCommit: s.Bus.Poke})
 	s.Handler = commands.NewHandler(s.Lane, s.Log, projections.Live{}, s.Leases)
 	s.callbacks = callback.New(s.cfg.CallbackHosts)
@@ -164,7 +165,7 @@ const (
 
 // openLaunchers sets up the ways to start resources.
 func (s *Service) openLaunchers(ctx context.Context) error {
-	installation, err := s.work.Installation(ctx)
+	installation, err := s.Work.Installation(ctx)
 	if err != nil {
 		return err
 	}
@@ -190,9 +191,9 @@ func (s *Service) startManagers(run context.Context) {
 // manage runs the process managers until ctx ends.
 func (s *Service) manage(ctx context.Context, outside process.Outside) {
 	log := s.cfg.Log
-	launch := process.NewLaunch(s.Handler, s.work, outside, log)
-	load := process.NewLoad(s.Handler, s.work, outside, s.work, log)
-	jobs := process.NewJobs(s.Handler, s.work, outside, s.work, s.Results, s.cfg.MaxResultBytes, log)
+	launch := process.NewLaunch(s.Handler, s.Work, outside, log)
+	load := process.NewLoad(s.Handler, s.Work, outside, s.Work, log)
+	jobs := process.NewJobs(s.Handler, s.Work, outside, s.Work, s.Results, s.cfg.MaxResultBytes, log)
 	expire := &process.Expire{Reporter: s.Handler, Leases: s.Leases, Log: log}
 	clock := &process.Clock{Reporter: s.Handler}
 	keep := &process.Keep{Store: keeper{s}, Log: log}
