@@ -365,10 +365,10 @@ type JobRequest struct {
 	// Renderer A renderer's id; lower-cased when it is read.
 	Renderer RendererName `json:"renderer"`
 
-	// Spec What to render, in the renderer's own words, such as `width`, `height`, `camera`, `frames`.
+	// Spec What to render, in the renderer's own words, such as `width`, `height`, `camera`, `frames`; at most 64 KiB.
 	Spec json.RawMessage `json:"spec,omitempty,omitzero"`
 
-	// Timeout Of one attempt, loading excluded. Default: the renderer's setting.
+	// Timeout Of one attempt, loading excluded: `1s` to `168h`. Default: the renderer's setting.
 	Timeout Duration `json:"timeout,omitempty,omitzero"`
 }
 
@@ -386,7 +386,7 @@ type JobSettings struct {
 	// MaxAttempts Attempts in all.
 	MaxAttempts *int `json:"max_attempts,omitempty"`
 
-	// Timeout Of one attempt, loading excluded.
+	// Timeout Of one attempt, loading excluded: `1s` to `168h`. Default `30m`.
 	Timeout Duration `json:"timeout,omitempty,omitzero"`
 }
 
@@ -423,7 +423,7 @@ type Learned struct {
 
 // LeaseRequest defines model for LeaseRequest.
 type LeaseRequest struct {
-	// Lease The new length of the lease. Default: as before.
+	// Lease The new length of the lease, `1s` to `24h`. Default: as before.
 	Lease Duration `json:"lease,omitempty,omitzero"`
 }
 
@@ -558,16 +558,16 @@ type ProbeSettings struct {
 	// Failures In a row, until it counts as hung.
 	Failures *int `json:"failures,omitempty"`
 
-	// Interval Between two probes.
+	// Interval Between two probes: `100ms` to `1h`. Default `2s`.
 	Interval Duration `json:"interval,omitempty,omitzero"`
 
-	// LoadTimeout Of one model.
+	// LoadTimeout Of one load of a model: `1s` to `24h`. Default `10m`.
 	LoadTimeout Duration `json:"load_timeout,omitempty,omitzero"`
 
-	// StartTimeout From the launch until it is ready.
+	// StartTimeout From the launch until it is ready: `1s` to `24h`. Default `2m`.
 	StartTimeout Duration `json:"start_timeout,omitempty,omitzero"`
 
-	// Timeout Of one probe.
+	// Timeout Of one probe: `100ms` to `1m`. Default `2s`.
 	Timeout Duration `json:"timeout,omitempty,omitzero"`
 }
 
@@ -637,7 +637,8 @@ type QueuePlace struct {
 	Reason string `json:"reason"`
 }
 
-// Renderer A renderer's settings as they are, defaults filled in. Fields as in `RendererSettings`.
+// Renderer A renderer's settings as they are, defaults filled in; fields as in `RendererSettings`. A client is not shown how the renderer is
+// started: `command_line` is empty, and environment, formats, project and queue are left out.
 type Renderer struct {
 	CommandLine          string            `json:"command_line"`
 	Description          string            `json:"description,omitempty,omitzero"`
@@ -689,10 +690,10 @@ type RendererList struct {
 // RendererName A renderer's id; lower-cased when it is read.
 type RendererName = string
 
-// RendererSettings defines model for RendererSettings.
+// RendererSettings A renderer's settings. Durations are text in both directions, so that what was read can be written back.
 type RendererSettings struct {
-	// CommandLine The program and its arguments; no shell reads it. Placeholders as in the formats below, and `${model}`.
-	CommandLine string `json:"command_line"`
+	// CommandLine The program and its arguments; no shell reads it. Needed by all launchers but `static`. Placeholders as in the formats below, and `${model}`.
+	CommandLine string `json:"command_line,omitempty,omitzero"`
 
 	// Description For people.
 	Description string `json:"description,omitempty,omitzero"`
@@ -884,7 +885,7 @@ type ScalingSettings struct {
 	// Buffer Free slots to keep beyond what is asked for.
 	Buffer *int `json:"buffer,omitempty"`
 
-	// Idle How long a resource may be unused before it is removed.
+	// Idle How long a resource may be unused before it is removed, at most `720h`. Default `5m`.
 	Idle Duration `json:"idle,omitempty,omitzero"`
 
 	// Max Resources at most; 0: none is started.
@@ -990,10 +991,10 @@ type SessionList struct {
 
 // SessionRequest defines model for SessionRequest.
 type SessionRequest struct {
-	// Lease How long the session lasts unless it is renewed, from when it is ready. The service has a default and bounds.
+	// Lease How long the session lasts unless it is renewed, from when it is ready: `1s` to `24h`. Default `60s`.
 	Lease Duration `json:"lease,omitempty,omitzero"`
 
-	// MaxDuration The session ends after this whatever is renewed. Default `0`: no bound.
+	// MaxDuration The session ends after this whatever is renewed, at most `720h`. Default `0`: no bound.
 	MaxDuration Duration `json:"max_duration,omitempty,omitzero"`
 
 	// Model Opaque name of a data set, such as a URI or `circuit:100`; at most 1,024 bytes of UTF-8 without control characters.
@@ -1011,7 +1012,7 @@ type SessionRequest struct {
 	// Renderer A renderer's id; lower-cased when it is read.
 	Renderer RendererName `json:"renderer"`
 
-	// Wait How long to stay in the queue. Default `0`: refused at once when no slot is free.
+	// Wait How long to stay in the queue, at most `24h`. Default `0`: refused at once when no slot is free.
 	Wait Duration `json:"wait,omitempty,omitzero"`
 }
 
@@ -1095,7 +1096,8 @@ type KeyReused = Problem
 // OneJob defines model for OneJob.
 type OneJob = Job
 
-// OneRenderer A renderer's settings as they are, defaults filled in. Fields as in `RendererSettings`.
+// OneRenderer A renderer's settings as they are, defaults filled in; fields as in `RendererSettings`. A client is not shown how the renderer is
+// started: `command_line` is empty, and environment, formats, project and queue are left out.
 type OneRenderer = Renderer
 
 // OneResource defines model for OneResource.
