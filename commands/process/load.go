@@ -115,7 +115,7 @@ func (m *Load) load(ctx context.Context, r *pool.Resource, model domain.ModelKey
 			return
 		}
 		if !sleep(ctx, pause) {
-			continue // the next call fails with the context and ends the loop
+			return // not wished for any more, or we are being stopped
 		}
 		pause = min(pollLoadSlowest, pause+pause/4)
 		st, err = c.ModelStatus(ctx, model)

@@ -58,8 +58,8 @@ type Service struct {
 
 	cfg       Config
 	postgres  *postgres.Server
-	work      *projections.Work
 	launchers map[string]process.Launcher
+	callbacks *callback.Poster
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
 	closers   []func()
