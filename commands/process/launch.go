@@ -93,9 +93,7 @@ func (m *Launch) step(ctx context.Context, r *pool.Resource, set domain.Renderer
 		m.do(ctx, key, set.Probe.Timeout.Std()+stopLimit, func(ctx context.Context) { m.probeStarting(ctx, r, set, l, gone) })
 	case pool.ResourceStateReady, pool.ResourceStateDraining:
 		if gone != "" {
-			m.do(ctx, key, launchLimit, func(ctx context.Context) {
-				report(ctx, m.Reporter, m.Log, "launch", pool.ReportLost{Resource: r.ID, Reason: gone, Output: m.output(ctx, r, l)})
-			})
+			m.do(ctx, key, launchLimit, func(ctx context.Context) { m.lost(ctx, r, l, gone) })
 		} else if m.due(r.ID, set.Probe.Interval.Std()) {
 			m.do(ctx, key, set.Probe.Timeout.Std()+stopLimit, func(ctx context.Context) { m.probeReady(ctx, r, set, l) })
 		}
@@ -128,7 +126,7 @@ func (m *Launch) launch(ctx context.Context, r *pool.Resource, set domain.Render
 
 func (m *Launch) probeStarting(ctx context.Context, r *pool.Resource, set domain.Renderer, l Launcher, gone string) {
 	if gone != "" {
-		report(ctx, m.Reporter, m.Log, "launch", pool.ReportLost{Resource: r.ID, Reason: gone, Output: m.output(ctx, r, l)})
+		m.lost(ctx, r, l, gone)
 		return
 	}
 	var registry domain.Registry
@@ -180,10 +178,21 @@ func (m *Launch) probeReady(ctx context.Context, r *pool.Resource, set domain.Re
 	m.fail(ctx, r, "hung", fmt.Sprintf("%d probes in a row were not answered: %v", failures, err), output)
 }
 
-func (m *Launch) fail(ctx context.Context, r *pool.Resource, code, reason, output string) {
+func (m *Launch) lost(ctx context.Context, r *pool.Resource, l Launcher, reason string) {
+	output := m.output(ctx, r, l)
+	m.Log.Warn("a resource is lost", "resource", r.ID, "reason", reason)
+	report(ctx, m.Reporter, m.Log, "launch", pool.ReportLost{Resource: r.ID, Reason: withOutput(reason, output), Output: output})
+}
+
+func withOutput(reason, output string) string {
 	if last := lastLine(output); last != "" {
 		reason += "; its last output: " + last
 	}
+	return reason
+}
+
+func (m *Launch) fail(ctx context.Context, r *pool.Resource, code, reason, output string) {
+	reason = withOutput(reason, output)
 	m.Log.Warn("a resource failed", "resource", r.ID, "code", code, "reason", reason)
 	report(ctx, m.Reporter, m.Log, "launch", pool.ReportFailed{Resource: r.ID, Code: code, Reason: reason, Output: output})
 }

@@ -129,8 +129,8 @@ func TestModelsThatCannotBeLoaded(t *testing.T) {
 	n.renderer("neurons", doc{"scaling": doc{"min": 0, "max": 1, "idle": "60s"},
 		"process_rest_parameters_format": "--listen ${rest_hostname}:${rest_port} --memory-mib 4"})
 	var resource any
-	for model, code := range map[string]string{"neuron:none": "model_not_found", "circuit:9000": "model_too_large"} {
-		d := n.must(202, "POST", base+"/sessions", doc{"renderer": "neurons", "model": model, "wait": "30s"})
+	for model, code := range map[string]string{"no/such.obj": "model_not_found", "circuit:9000": "model_too_large"} {
+		_, _, d := n.call("POST", base+"/sessions", doc{"renderer": "neurons", "model": model, "wait": "30s"})
 		s := n.state("/sessions/"+d["id"].(string), "failed")
 		if s["code"] != code || s["reason"] == "" {
 			t.Errorf("session of %s: %v %v", model, s["code"], s["reason"])
