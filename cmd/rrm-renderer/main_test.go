@@ -42,9 +42,17 @@ func TestWrongArguments(t *testing.T) {
 }
 
 func TestAModelThatFailsEndsTheProgram(t *testing.T) {
-	for _, key := range []string{"none.obj", "circuit:10000"} {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "bad.obj"), []byte("f 1 2 3\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The last is found out only while it loads.
+	for _, key := range []string{"none.obj", "circuit:10000", "bad.obj"} {
 		var stderr bytes.Buffer
-		code := Main(context.Background(), []string{"--listen", "127.0.0.1:0", "--model", key}, io.Discard, &stderr)
+		// Should it get ready after all, the test ends it.
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		code := Main(ctx, []string{"--listen", "127.0.0.1:0", "--model-dir", dir, "--model", key}, io.Discard, &stderr)
+		cancel()
 		if code != 1 || !strings.Contains(stderr.String(), key) {
 			t.Errorf("%s: exit code %d, %s", key, code, stderr.String())
 		}

@@ -169,6 +169,15 @@ func TestMemoryLimit(t *testing.T) {
 	}
 }
 
+// The limit holds while loading too: this neuron takes 112 KiB, and 190 more
+// while it is put in order.
+func TestMemoryLimitHoldsWhileLoading(t *testing.T) {
+	s, _ := newStore(t, 200<<10)
+	if st := loaded(t, s, "neuron:1"); st.State != Failed || st.Code != CodeTooLarge {
+		t.Errorf("%+v", st)
+	}
+}
+
 func TestUnloadCancelsALoad(t *testing.T) {
 	s, _ := newStore(t, 1<<30)
 	if _, err := s.Load("circuit:2000"); err != nil {

@@ -17,10 +17,11 @@ const bandRows = 32
 // Renderer draws frames, one at a time; it keeps its buffers from one to the
 // next. Several renderers may draw the same scene at once.
 type Renderer struct {
-	workers int
-	verts   []vertex
-	bins    []bin
-	layers  []layer
+	workers  int
+	bandRows int
+	verts    []vertex
+	bins     []bin
+	layers   []layer
 }
 
 // bin is what one worker found to draw: primitives, and for each band the
@@ -46,16 +47,16 @@ func New(workers int) *Renderer {
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
-	return &Renderer{workers: workers, bins: make([]bin, workers), layers: make([]layer, workers)}
+	return &Renderer{workers: workers, bandRows: bandRows, bins: make([]bin, workers), layers: make([]layer, workers)}
 }
 
 // Draw makes the picture. It fails only with the context's error, soon after
 // the context is done.
 func (r *Renderer) Draw(ctx context.Context, s *scene.Scene, v View) (*image.RGBA, error) {
 	p := newProjection(s, v)
-	bands := (v.Height + bandRows - 1) / bandRows
+	bands := (v.Height + r.bandRows - 1) / r.bandRows
 	halo := haloOf(p.w)
-	rows := bandRows * v.Samples
+	rows := r.bandRows * v.Samples
 	for i := range r.bins {
 		r.bins[i].reset(bands)
 	}
@@ -86,7 +87,7 @@ func (r *Renderer) Draw(ctx context.Context, s *scene.Scene, v View) (*image.RGB
 			l := &r.layers[k]
 			l.clear(max(0, band*rows-halo), min(p.h, (band+1)*rows+halo), p.w)
 			r.drawBand(ctx, l, s.Mesh, &p, band)
-			shade(img, l, &p, v.Samples, band*bandRows, min(v.Height, (band+1)*bandRows))
+			shade(img, l, &p, v.Samples, band*r.bandRows, min(v.Height, (band+1)*r.bandRows))
 		}
 	})
 	if err != nil {
