@@ -1087,6 +1087,9 @@ type Conflict = Problem
 // Forbidden What went wrong (RFC 9457).
 type Forbidden = Problem
 
+// ForeignHost What went wrong (RFC 9457).
+type ForeignHost = Problem
+
 // JobNotFound What went wrong (RFC 9457).
 type JobNotFound = Problem
 

@@ -182,7 +182,7 @@ func (s *Server) GetJobResult(c echo.Context, id JobID) error {
 	h.Set("Content-Length", strconv.FormatInt(info.Bytes, 10))
 	h.Set("Content-Type", info.ContentType)
 	h.Set("Content-Security-Policy", "sandbox") // a renderer's bytes are no page of ours
-	if head, _ := c.Get(keyHead).(bool); head {
+	if isHead(c) {
 		return c.NoContent(http.StatusOK)
 	}
 	return send(c, from)

@@ -22,7 +22,6 @@ import (
 const (
 	keyRequest = "rrm.request"
 	keyCaller  = "rrm.caller"
-	keyHead    = "rrm.head"
 )
 
 const requestIDHeader = "X-Request-Id"
@@ -90,20 +89,6 @@ func (s *Server) recovered(next echo.HandlerFunc) echo.HandlerFunc {
 func isAbort(v any) bool {
 	err, ok := v.(error)
 	return ok && errors.Is(err, http.ErrAbortHandler)
-}
-
-// answerHead answers HEAD as GET, the body left out by net/http. What is
-// forwarded keeps its method: the renderer may know better.
-func answerHead(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		if r := c.Request(); r.Method == http.MethodHead && !isForward(r.URL.Path) {
-			get := *r
-			get.Method = http.MethodGet
-			c.SetRequest(&get)
-			c.Set(keyHead, true)
-		}
-		return next(c)
-	}
 }
 
 func isForward(path string) bool {

@@ -116,8 +116,23 @@ func New(config Config) (*Server, error) {
 	return s, nil
 }
 
-// ServeHTTP answers one request.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
+type headKey struct{}
+
+// ServeHTTP answers one request. HEAD is answered as GET, the body left out by
+// net/http; what is forwarded keeps its method, because the renderer may know better.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodHead && !isForward(r.URL.Path) {
+		r = r.WithContext(context.WithValue(r.Context(), headKey{}, true))
+		r.Method = http.MethodGet // of a copy; net/http looks at its own
+	}
+	s.echo.ServeHTTP(w, r)
+}
+
+// isHead says that only the header of the answer is wanted.
+func isHead(c echo.Context) bool {
+	head, _ := c.Request().Context().Value(headKey{}).(bool)
+	return head
+}
 
 // Close ends all event streams and forwarded connections, and what works for
 // them; call it before http.Server.Shutdown, which waits for them. It may be
@@ -154,7 +169,7 @@ func (s *Server) routes() {
 	e.HTTPErrorHandler = s.answerError
 	e.IPExtractor = echo.ExtractIPDirect()
 	e.Logger.SetOutput(discard{})
-	e.Pre(s.observe, s.recovered, s.browsers, answerHead)
+	e.Pre(s.observe, s.recovered, s.browsers)
 	e.Use(s.guard)
 	s.echo = e
 

@@ -83,7 +83,7 @@ func (s *Server) stream(c echo.Context, f *follow) error {
 	if err := f.open(); err != nil {
 		return nil // the client is gone
 	}
-	if head, _ := c.Get(keyHead).(bool); head {
+	if isHead(c) {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(c.Request().Context())

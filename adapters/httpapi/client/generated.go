@@ -1091,6 +1091,9 @@ type Conflict = Problem
 // Forbidden What went wrong (RFC 9457).
 type Forbidden = Problem
 
+// ForeignHost What went wrong (RFC 9457).
+type ForeignHost = Problem
+
 // JobNotFound What went wrong (RFC 9457).
 type JobNotFound = Problem
 
@@ -4250,6 +4253,8 @@ type GetAdmissionAnswer struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Admission
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadParameter
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
 	ApplicationProblemJSON401 *Unauthenticated
 	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
@@ -4265,6 +4270,11 @@ type GetAdmissionAnswer struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r GetAdmissionAnswer) GetJSON200() *Admission {
 	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r GetAdmissionAnswer) GetApplicationProblemJSON400() *BadParameter {
+	return r.ApplicationProblemJSON400
 }
 
 // GetApplicationProblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
@@ -5490,6 +5500,8 @@ type ListRenderersAnswer struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *RendererList
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadParameter
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
 	ApplicationProblemJSON401 *Unauthenticated
 	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
@@ -5505,6 +5517,11 @@ type ListRenderersAnswer struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r ListRenderersAnswer) GetJSON200() *RendererList {
 	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ListRenderersAnswer) GetApplicationProblemJSON400() *BadParameter {
+	return r.ApplicationProblemJSON400
 }
 
 // GetApplicationProblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
@@ -7539,6 +7556,13 @@ func ParseGetAdmissionAnswer(rsp *http.Response) (*GetAdmissionAnswer, error) {
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadParameter
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
 		var dest Unauthenticated
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -8715,6 +8739,13 @@ func ParseListRenderersAnswer(rsp *http.Response) (*ListRenderersAnswer, error) 
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadParameter
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
 		var dest Unauthenticated
