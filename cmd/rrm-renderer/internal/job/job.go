@@ -84,7 +84,7 @@ type job struct {
 type Manager struct {
 	painter *picture.Painter
 	video   *Encoder
-	dir     string
+	dir     *resultsDir
 	slots   chan struct{}
 	stop    context.Context
 	cancel  context.CancelFunc
@@ -98,9 +98,9 @@ type Manager struct {
 // NewManager keeps results in a new directory below the system's temporary
 // one, which Close removes. video may be nil.
 func NewManager(painter *picture.Painter, video *Encoder) (*Manager, error) {
-	dir, err := os.MkdirTemp("", "rrm-renderer-")
+	dir, err := newResultsDir(os.TempDir())
 	if err != nil {
-		return nil, fmt.Errorf("make a directory for results: %w", err)
+		return nil, err
 	}
 	stop, cancel := context.WithCancel(context.Background())
 	return &Manager{
@@ -116,10 +116,7 @@ func (m *Manager) Stop() { m.cancel() }
 func (m *Manager) Close() error {
 	m.cancel()
 	m.running.Wait()
-	if err := os.RemoveAll(m.dir); err != nil {
-		return fmt.Errorf("remove the results: %w", err)
-	}
-	return nil
+	return m.dir.remove()
 }
 
 // Submit starts a job, unless there is one of this id: then its state is
@@ -140,7 +137,7 @@ func (m *Manager) Submit(id string, r Request) (Status, error) {
 	m.order++
 	j := &job{
 		status: Status{ID: id, State: Running}, order: m.order, cancel: cancel, done: make(chan struct{}),
-		path: filepath.Join(m.dir, strconv.FormatUint(m.order, 10)),
+		path: filepath.Join(m.dir.path, strconv.FormatUint(m.order, 10)),
 	}
 	m.jobs[id] = j
 	m.running.Go(func() {
