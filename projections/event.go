@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 
@@ -88,58 +87,57 @@ func (f EventFilter) check() error {
 	return domain.CheckText("subject", f.Subject, maxSubject)
 }
 
-// query finds the positions in the index up to the follower's checkpoint and
-// in the log after it, all in one snapshot, so that no event falls between the
-// two, and then reads those events. It gives at least one row, with the head.
-func (f EventFilter) query(tail int64) (string, []any) {
-	args := []any{f.After, timelineFollower}
-	arg := func(v any) string {
-		args = append(args, v)
-		return "$" + strconv.Itoa(len(args))
-	}
-	kind := "true"
-	if noun, all := strings.CutSuffix(f.Type, ".*"); all {
-		// '/' follows '.' in the order of "C".
-		kind = "e.type >= " + arg(noun+".") + " AND e.type < " + arg(noun+"/")
-	} else if f.Type != "" {
-		kind = "e.type = " + arg(f.Type)
-	}
-	keys, join, match := "", "", kind
-	switch noun, all := strings.CutSuffix(f.Type, ".*"); {
-	case f.Subject != "":
-		subject := arg(f.Subject)
-		keys = "SELECT " + subject + "::text"
-		// = ANY and not @>, so that the tail is a walk along the positions, whatever other indexes there are.
-		match = subject + " = ANY (e.subjects) AND " + kind
-		if f.Type != "" {
-			join = "JOIN events e ON e.position = s.position AND " + kind
-		}
-	case all:
-		// The noun's types by jumping along the index: one probe for each.
-		lo, hi := arg(typeSubject(noun+".")), arg(typeSubject(noun+"/"))
-		keys = `(SELECT subject FROM event_subjects WHERE subject >= ` + lo + ` AND subject < ` + hi + ` ORDER BY subject LIMIT 1)
-			UNION ALL SELECT (SELECT subject FROM event_subjects WHERE subject > k AND subject < ` + hi + ` ORDER BY subject LIMIT 1) FROM keys WHERE k IS NOT NULL`
-	default:
-		keys = "SELECT " + arg(typeSubject(f.Type)) + "::text"
-	}
-	limit := fmt.Sprintf("ORDER BY position LIMIT %d", f.Limit)
-	return `
+// eventQuery finds the positions in the index up to the follower's checkpoint
+// and in the log after it, all in one snapshot, so that no event falls between
+// the two, and then reads those events. It gives at least one row, with the
+// head. Its verbs are the subjects to look up, the condition on the tail, and the
+// limit, which is no parameter so that the planner knows how little is wanted.
+const eventQuery = `
 WITH RECURSIVE span AS MATERIALIZED (
-  SELECT position AS head, coalesce((SELECT position FROM checkpoints WHERE follower = $2 AND generation = 1), 0) AS done FROM log_head
-), keys (k) AS (` + keys + `
+  SELECT position AS head, coalesce((SELECT position FROM checkpoints WHERE follower = '` + timelineFollower + `' AND generation = 1), 0) AS done FROM log_head LIMIT 1
+), keys (k) AS (
+  %[1]s
 ), indexed AS (
-  SELECT position FROM keys CROSS JOIN LATERAL (
-    SELECT s.position FROM event_subjects s ` + join + `
-    WHERE s.subject = k AND s.position > $1 AND s.position <= (SELECT done FROM span) ` + limit + `) AS of_key
+  SELECT position FROM span, keys CROSS JOIN LATERAL rrm_subject_positions(k, $1, span.done, $2, $3, $4) AS position
 ), tail AS (
   SELECT e.position FROM events e
-  WHERE e.position > greatest($1, (SELECT done FROM span)) AND e.position <= ` + strconv.FormatInt(tail, 10) + ` + greatest($1, (SELECT done FROM span))
-    AND ` + match + ` ` + limit + `
+  WHERE e.position > greatest($1, (SELECT done FROM span)) AND e.position <= greatest($1, (SELECT done FROM span)) + $5
+    AND %[2]s AND ($6 = '' OR e.type = $6 OR $7 AND starts_with(e.type, $6))
+  ORDER BY e.position LIMIT %[3]d
 ), found AS (
-  SELECT position FROM indexed UNION ALL SELECT position FROM tail ` + limit + `
+  SELECT position FROM indexed UNION ALL SELECT position FROM tail ORDER BY position LIMIT %[3]d
 )
 SELECT span.head, span.done, e.position, e.stream, e.version, e.type, e.schema, e.data, e.meta, e.subjects, e.recorded_at
-FROM span LEFT JOIN (found JOIN events e USING (position)) ON true ORDER BY e.position`, args
+FROM span LEFT JOIN (found JOIN events e USING (position)) ON true ORDER BY e.position`
+
+// The ways to choose subjects.
+const (
+	oneKey = `SELECT $8::text`
+	// All that begin with $8 and come before $9, by jumping along the index: one probe for each.
+	keysBetween = `(SELECT subject FROM event_subjects WHERE subject >= $8 AND subject < $9 ORDER BY subject LIMIT 1)
+  UNION ALL
+  SELECT (SELECT subject FROM event_subjects WHERE subject > k AND subject < $9 ORDER BY subject LIMIT 1) FROM keys WHERE k IS NOT NULL`
+	// = ANY and not @>, so that the tail is a walk along the positions, whatever other indexes there are.
+	ofSubject = `$8 = ANY (e.subjects)`
+)
+
+func (f EventFilter) query(tail int64) (string, []any) {
+	kind, all := f.Type, false
+	if noun, ok := strings.CutSuffix(f.Type, "*"); ok {
+		kind, all = noun, true
+	}
+	args := func(indexed string, more ...any) []any {
+		return append([]any{f.After, f.Limit, indexed, all, tail, kind, all}, more...)
+	}
+	switch {
+	case f.Subject != "":
+		return fmt.Sprintf(eventQuery, oneKey, ofSubject, f.Limit), args(kind, f.Subject)
+	case all:
+		// '/' follows '.' in the order of "C". The types are the subjects here, so the index needs no further condition.
+		until := strings.TrimSuffix(kind, ".") + "/"
+		return fmt.Sprintf(eventQuery, keysBetween, "true", f.Limit), args("", typeSubject(kind), typeSubject(until))
+	}
+	return fmt.Sprintf(eventQuery, oneKey, "true", f.Limit), args("", typeSubject(kind))
 }
 
 // eventRow is a row of Events; without an event it carries only where log and index are.

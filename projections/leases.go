@@ -25,10 +25,13 @@ import (
 // The database's clock is the only clock. A renewal and a claim change the
 // same row, so one of them is first: a renewal that was answered is followed by
 // no claim within its time, and a claimed lease is not renewed any more.
-type Leases struct{ db *sqlx.DB }
+type Leases struct {
+	db      *sqlx.DB
+	reclaim time.Duration // reclaimAfter; tests have more
+}
 
 // NewLeases uses the table of observations in db.
-func NewLeases(db *sqlx.DB) *Leases { return &Leases{db: db} }
+func NewLeases(db *sqlx.DB) *Leases { return &Leases{db: db, reclaim: reclaimAfter} }
 
 // reclaimAfter is when a claim counts as forgotten: who made it crashed before
 // the session was expired, or the command failed. Far longer than a command takes.
@@ -124,7 +127,7 @@ WITH over AS (
 )
 UPDATE liveness l SET claimed = true, updated_at = clock_timestamp()
 FROM over WHERE l.kind = 'session' AND l.id = over.id
-RETURNING l.id`, min(max(limit, 1), MaxBatch), reclaimAfter.Seconds())
+RETURNING l.id`, min(max(limit, 1), MaxBatch), l.reclaim.Seconds())
 	if err != nil {
 		return nil, fmt.Errorf("claim expired leases: %w", err)
 	}
