@@ -140,7 +140,7 @@ func TestTwoLanesAreLinearizableWhileConnectionsAreKilled(t *testing.T) {
 		runLane(t, lanes[i])
 	}
 	admin := dbOf(t, dsn)
-	killing, stop := context.WithCancel(t.Context())
+	killing, stop := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 	var killer, clients sync.WaitGroup
 	var kills int
 	killer.Go(func() { kills = kill(killing, admin) })
@@ -169,7 +169,7 @@ func TestTwoLanesAreLinearizableWhileConnectionsAreKilled(t *testing.T) {
 
 // kill ends connections of the lanes at random until ctx ends.
 func kill(ctx context.Context, db *sqlx.DB) (kills int) {
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(25 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		select {
@@ -179,7 +179,7 @@ func kill(ctx context.Context, db *sqlx.DB) (kills int) {
 		}
 		var n int
 		err := db.GetContext(ctx, &n, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-			WHERE datname = current_database() AND application_name = 'lane' AND random() < CASE state WHEN 'active' THEN 0.9 ELSE 0.3 END`)
+			WHERE datname = current_database() AND application_name = 'lane' AND random() < CASE state WHEN 'active' THEN 0.7 ELSE 0.2 END`)
 		if err == nil {
 			kills += n
 		}

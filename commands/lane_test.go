@@ -252,11 +252,28 @@ func TestAPoisonedCommandFailsAlone(t *testing.T) {
 	if n := events(t, db, "slot.taken"); n != clients-9 {
 		t.Errorf("%d effects, want %d", n, clients-9)
 	}
-	if s := l.Stats(); s.Failed != 9 || s.Commands != clients {
+	got, err := l.Do(t.Context(), commands.Request{Command: look{}, Transient: true})
+	if err != nil || string(got.Body) != fmt.Sprint(clients-9) {
+		t.Errorf("the model counts %s taken: %v", got.Body, err)
+	}
+	if s := l.Stats(); s.Failed != 9 || s.Commands != clients+1 {
 		t.Errorf("stats %+v", s)
 	}
 	if got, err := do(t, l, "last", store{Text: "fine"}); err != nil || got.Position != clients-9+1 {
 		t.Errorf("after all: %+v %v", got, err)
+	}
+}
+
+// A model that contradicts the log is loaded anew, and no command fails for it.
+func TestAModelThatContradictsTheLogIsLoadedAnew(t *testing.T) {
+	l, _, _ := started(t, 10)
+	for i := range 3 {
+		if _, err := do(t, l, fmt.Sprint("t", i), take{Session: fmt.Sprint("s", i)}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Do(t.Context(), commands.Request{Command: skew{}, Transient: true}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

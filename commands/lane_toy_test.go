@@ -39,6 +39,7 @@ type (
 	shock struct{}              // panics half-way
 	wrong struct{}              // an error that is no refusal
 	store struct{ Text string } // an event with any text
+	skew  struct{}              // spoils the model without saying so, as a fault in it would
 )
 
 var (
@@ -122,8 +123,11 @@ func (m *toy) Decide(_ int64, cmd any, meta eventstore.Meta) (commands.Decided, 
 	case store:
 		body, _ := json.Marshal(map[string]string{"text": c.Text})
 		return commands.Decided{Events: []eventstore.NewEvent{m.emit("text.stored", string(body), meta)}}, nil
+	case skew:
+		m.cells[poolRef] = cell{}
+		return commands.Decided{}, nil
 	case shock:
-		m.cells[slotRef(0)] = cell{Session: "broken"} // not even undoable
+		m.cells[slotRef(m.slots-1)] = cell{Session: "broken"} // not even undoable
 		panic("shock")
 	}
 	return commands.Decided{}, errors.New("no such command")

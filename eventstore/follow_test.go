@@ -151,6 +151,36 @@ func TestAFollowerPausesAtWhatItCannotApplyAndResumes(t *testing.T) {
 
 var eventsPoked atomic.Int64
 
+// The library's connection, and with it the lock that keeps replicas apart, is lost
+// while a run is being applied: another replica gets the same run and must not count it again.
+func TestTwoReplicasWithTheSameRunCountItOnce(t *testing.T) {
+	log, db := open(t)
+	appendEvents(t, log, 10)
+	var calls atomic.Int64
+	entered, release := make(chan struct{}, 10), make(chan struct{})
+	f := copier(t, db, func() error {
+		calls.Add(1)
+		entered <- struct{}{}
+		<-release
+		return nil
+	})
+	f.OnPause = func(reason string) { t.Errorf("paused: %s", reason) }
+	bus := eventstore.NewBus(db, "", nil)
+	a, b := follow(t, db, bus, f), follow(t, db, bus, f)
+	<-entered
+	db.MustExec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_try_advisory_xact_lock%' AND pid <> pg_backend_pid()`)
+	eventually(t, "the other replica has the same run", func() bool {
+		return count(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'UPDATE checkpoints%'`) > 0
+	})
+	close(release)
+	eventually(t, "the run is applied", func() bool { return checkpoint(t, db).Position == 10 })
+	a()
+	b()
+	if n := count(t, db, `SELECT count(*) FROM copied`); n != 10 || calls.Load() != 1 {
+		t.Errorf("%d events after %d calls", n, calls.Load())
+	}
+}
+
 func TestAFollowerPausesAtAHole(t *testing.T) {
 	for name, missing := range map[string][]int{"within": {4}, "at the end": {7, 8}, "everything": {1, 2, 3, 4, 5, 6, 7, 8}} {
 		t.Run(name, func(t *testing.T) {

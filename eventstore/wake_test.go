@@ -95,6 +95,18 @@ func TestWakeUpsReachThisProcessAtOnceAndOthersByNotify(t *testing.T) {
 	}
 }
 
+func TestWakeUpsOfThisProcessNeedNoDatabase(t *testing.T) {
+	b := eventstore.NewBus(nil, "", nil) // and nobody runs it
+	c, end := b.Subscribe()
+	defer end()
+	b.Poke(1)
+	woken(t, c, "this process")
+	b.Poke(1)
+	if len(c) != 0 {
+		t.Error("woken for nothing new")
+	}
+}
+
 func TestWakeUpsComeByPollingWithoutNotify(t *testing.T) {
 	log, db := open(t)
 	b := eventstore.NewBus(db, "", nil)
