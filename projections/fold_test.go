@@ -139,6 +139,18 @@ func TestVerifyFindsEveryKindOfDifferenceAndRebuildMendsIt(t *testing.T) {
 	}
 }
 
+// Wherever the runs are cut, in the middle of one append too, the same comes out.
+func TestVerifyWithRunsOfAnyLength(t *testing.T) {
+	db := dbtest.New(t)
+	newWriter(t, db).story()
+	for _, n := range []int{1, 2, 3, 5, 7} {
+		projections.SetFoldRun(t, n)
+		if _, found := verify(t, db); len(found) != 0 {
+			t.Errorf("in runs of %d: %v", n, found)
+		}
+	}
+}
+
 func head(t *testing.T, db *sqlx.DB) (position, epoch int64) {
 	t.Helper()
 	if err := db.QueryRow(`SELECT position, epoch FROM log_head`).Scan(&position, &epoch); err != nil {
