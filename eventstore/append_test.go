@@ -191,7 +191,7 @@ func TestLockedSeesTheNewestStateAndNobodyMovesIt(t *testing.T) {
 	refusal := errors.New("no")
 	if _, err := log.Locked(t.Context(), 2, func(eventstore.Delta, eventstore.Known) (eventstore.Batch, error) {
 		return eventstore.Batch{}, refusal
-	}); err != refusal {
+	}); !errors.Is(err, refusal) {
 		t.Errorf("the decision's error came back as %v", err)
 	}
 	if head := appendEvents(t, log, 1); head != 3 { // the lock is free again

@@ -121,7 +121,7 @@ func Open(ctx context.Context, db *sqlx.DB) (*Log, error) {
 		{&l.answersCall, `SELECT command_id, hash, answer, position FROM answers WHERE command_id = ANY ($1)`},
 		{&l.headCall, `SELECT position, epoch FROM log_head`},
 	} {
-		stmt, err := db.PrepareContext(ctx, p.text)
+		stmt, err := db.PrepareContext(ctx, p.text) //nolint:sqlclosecheck // by Close
 		if err != nil {
 			_ = l.Close()
 			return nil, fmt.Errorf("prepare the calls of the log: %w", err)
