@@ -272,6 +272,14 @@ func (s *Service) configureDemo(ctx context.Context) error {
 	}
 }
 
+// PostgresPID is the process ID of the embedded Postgres; 0 if there is none.
+func (s *Service) PostgresPID() int {
+	if s.postgres == nil {
+		return 0
+	}
+	return s.postgres.PID()
+}
+
 // Close ends the service: first what comes in, then what acts outside, then
 // the lane, then the store. Rendering resources go on; the next start adopts them.
 func (s *Service) Close() error {

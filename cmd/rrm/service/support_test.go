@@ -29,6 +29,9 @@ const base = "/rendering-resource-manager/v2"
 var binDir string
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(serveVariable); dir != "" {
+		os.Exit(serve(dir))
+	}
 	os.Exit(run(m))
 }
 
