@@ -183,12 +183,38 @@ func cutWith(t *testing.T, end func(*site), lively bool) {
 	}()
 	<-open
 	end(s)
+	limit := 10 * time.Second
+	if strings.Contains(t.Name(), "here") {
+		limit = time.Second / 2 // nobody need find out
+	}
 	select {
 	case <-cut:
-	case <-time.After(10 * time.Second):
+	case <-time.After(limit):
 		t.Error("the stream goes on")
 		s.server.Close()
 	}
+	<-answered
+}
+
+// A connection on which nothing flows does not keep its session.
+func TestForwardIdleDoesNotRenew(t *testing.T) {
+	t.Parallel()
+	s, f := forwarding(t)
+	f.serve = func(_ http.ResponseWriter, r *http.Request, _ Target, _ func(), _ func(int, string, string)) {
+		<-r.Context().Done()
+	}
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		s.ask("alice", "GET /sessions/s-own/renderer/v1/stream", "")
+	}()
+	within(t, 20*time.Second, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.asked >= 3 }) // once to find it, twice to see whether it is still there
+	s.change(func() {
+		if s.renewed["s-own"] != 1 {
+			t.Errorf("renewed %d times, not once at its beginning", s.renewed["s-own"])
+		}
+	})
+	s.server.Close()
 	<-answered
 }
 
@@ -223,6 +249,7 @@ func TestRemember(t *testing.T) {
 	want(3, "y", nil, "y", 1) // 2 was used longest ago
 	want(1, "", nil, "d", 0)
 	want(2, "z", nil, "z", 1)
+	want(1, "", nil, "d", 0) // 1 was used after 3
 	if len(l.byKey) != 2 || l.order.Len() != 2 {
 		t.Errorf("%d remembered", len(l.byKey))
 	}

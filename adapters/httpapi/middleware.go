@@ -54,8 +54,8 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		took, status := time.Since(begin), c.Response().Status
 		route := c.Path()
-		if s.routeOf(r.Method, route) == nil && !strings.HasPrefix(route, "/") {
-			route = "none" // paths are the clients' to choose, so they are no labels
+		if route == "" {
+			route = "none" // the path is the client's to choose, so it is no label
 		}
 		s.metrics.observe(route, r.Method, status, took)
 		level := slog.LevelDebug

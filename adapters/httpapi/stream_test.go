@@ -19,6 +19,7 @@ type listener struct {
 	t      *testing.T
 	res    *http.Response
 	lines  *bufio.Scanner
+	ctx    context.Context
 	cancel context.CancelFunc
 	lastID string
 }
@@ -43,7 +44,7 @@ func (s *site) listen(who, path string, headers ...string) *listener {
 	}
 	s.t.Cleanup(func() { _ = res.Body.Close() })
 	conform(s.t, "GET "+path, &reply{Response: res})
-	return &listener{t: s.t, res: res, lines: bufio.NewScanner(res.Body), cancel: cancel}
+	return &listener{t: s.t, res: res, lines: bufio.NewScanner(res.Body), ctx: ctx, cancel: cancel}
 }
 
 // next gives the next event or progress; ok is false when the stream was closed.
@@ -89,10 +90,10 @@ func (l *listener) wantEnd() {
 	l.t.Helper()
 	for {
 		m, ok := l.next()
-		if !ok {
+		if !ok && l.ctx.Err() == nil {
 			return
 		}
-		if m.event != "progress" {
+		if !ok || m.event != "progress" {
 			l.t.Fatalf("got %+v, want the end", m)
 		}
 	}
@@ -207,6 +208,41 @@ func TestStreamResumes(t *testing.T) {
 	}
 	if l.lastID != strconv.Itoa(total+1) {
 		t.Errorf("a new stream is at %q", l.lastID)
+	}
+}
+
+// The tail keeps the last events, all of them, and says when it cannot reach back.
+func TestTail(t *testing.T) {
+	s := newSite(t)
+	s.say("x.y")
+	s.say("x.y")
+	head, leave, err := s.server.tail.open(t.Context())
+	if err != nil || head != 2 {
+		t.Fatal(head, err)
+	}
+	defer leave()
+	const total = 2*tailKeep + 7
+	for range total {
+		s.say("x.y")
+	}
+	within(t, 10*time.Second, func() bool { _, head, _, _ := s.server.tail.after(2); return head == total+2 })
+	if _, _, _, ok := s.server.tail.after(2); ok {
+		t.Error("it claims to have kept everything")
+	}
+	low := s.server.tail.low
+	if events, _, _, ok := s.server.tail.after(low - 1); ok {
+		t.Errorf("it gives %d events after what it dropped", len(events))
+	}
+	for _, at := range []int64{low, low + 1, total + 1, total + 2, total + 5} {
+		events, _, _, ok := s.server.tail.after(at)
+		if !ok || int64(len(events)) != max(0, total+2-at) || len(events) > tailKeep {
+			t.Fatalf("after %d: %d events", at, len(events))
+		}
+		for i, e := range events {
+			if e.Position != at+1+int64(i) {
+				t.Fatalf("after %d, number %d is at %d", at, i, e.Position)
+			}
+		}
 	}
 }
 
