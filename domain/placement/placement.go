@@ -49,7 +49,6 @@ type Option struct {
 	Bound     domain.ModelKey // the one model that it keeps for life; empty: any
 	CanLoad   bool            // false: models are no matter of loading at all (model_loading none)
 	Models    []Held
-	JobUsers  int // users that are jobs, and so will end by themselves
 }
 
 // Want is who asks.
@@ -77,6 +76,14 @@ const (
 	OnLoad = "loading"
 )
 
+// rank puts what is warm before all else.
+func (c *Candidate) rank() int {
+	if c.State == Warm {
+		return 0
+	}
+	return 1
+}
+
 // Choice is the outcome: the best candidate if any, the few next best, and
 // why the others were left out.
 type Choice struct {
@@ -95,12 +102,13 @@ const (
 	ModelsInUse = "models_in_use"  // all places for models are taken by models in use
 	TooLarge    = "memory_in_use"  // not enough memory even without the unused models
 	OtherModel  = "bound_to_other" // keeps another model for life
-	maxScanned  = 4096             // options looked at for one choice
+	maxScanned  = 10_000           // options looked at for one choice: as many as a pool may have resources
 )
 
-// Choose finds the option with the least expected time to first frame.
-// Ties go to the fewer used, then to the older resource. A warm free slot is
-// never passed over for a cold one, because it costs nothing and all else does.
+// Choose finds the option with the least expected time to first frame. A warm
+// free slot is never passed over for a cold one, also where loading is known
+// to take no time. Ties go to where the least is evicted, then to the fewest
+// used, then to the oldest resource.
 func Choose(w Want, options []Option) Choice {
 	c := Choice{Filtered: map[string]int{}}
 	var all []Candidate
@@ -117,7 +125,8 @@ func Choose(w Want, options []Option) Choice {
 		return c
 	}
 	slices.SortFunc(all, func(a, b Candidate) int {
-		return cmp.Or(cmp.Compare(a.Seconds, b.Seconds), cmp.Compare(b.Free, a.Free), cmp.Compare(a.seq, b.seq))
+		return cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(a.Seconds, b.Seconds),
+			cmp.Compare(len(a.Evicts), len(b.Evicts)), cmp.Compare(b.Free, a.Free), cmp.Compare(a.seq, b.seq))
 	})
 	c.Few = slices.Clone(all[:min(len(all), few)])
 	c.Best = &c.Few[0]

@@ -64,9 +64,8 @@ func (d *decider) submit(c SubmitJob) error {
 	if c.Deadline != nil && !c.Deadline.After(d.at) {
 		return domain.Invalid("deadline", "the deadline %s has passed", c.Deadline.Format(time.RFC3339))
 	}
-	if m := d.s.Model(c.Renderer, c.Model); m != nil && p.Settings.MemoryMiB > 0 && m.MemoryMiB > p.Settings.MemoryMiB {
-		return &domain.Refusal{Kind: domain.KindInvalid, Code: CodeTooLarge, Field: "model",
-			Reason: fmt.Sprintf("the model takes %d MiB and a resource of %q has %d MiB for models", m.MemoryMiB, c.Renderer, p.Settings.MemoryMiB)}
+	if r := d.tooLarge(d.s.of(c.Renderer), c.Model); r != nil {
+		return r
 	}
 	pending, failed, err := d.dependencies(c)
 	if err != nil {
@@ -114,8 +113,12 @@ func (d *decider) failDependent(id, failed domain.JobID) {
 // jobEnded tells the jobs that wait for one that it has ended. A chain of
 // failures ends, because a job can only wait for jobs that were there before it.
 func (d *decider) jobEnded(id domain.JobID, succeeded bool) {
-	for _, dep := range slices.Clone(d.s.dependents[id]) {
-		j := d.s.jobs[dep]
+	for _, waiting := range slices.Clone(d.s.dependents[id]) {
+		j := d.s.jobs[waiting.ID]
+		if j.State != JobStateWaiting {
+			continue // it waited for another that failed with this one
+		}
+		dep := j.ID
 		if !succeeded {
 			d.failDependent(dep, id)
 			continue
@@ -211,12 +214,17 @@ func retryDelay(attempts int) time.Duration {
 // tickJobs fails queued and waiting jobs whose deadline has passed.
 func (d *decider) tickJobs(p *poolState) {
 	var late []domain.JobID
-	for _, j := range p.queue {
-		if j.Deadline != nil && !d.at.Before(*j.Deadline) {
-			late = append(late, j.ID)
+	for _, jobs := range [][]*Job{p.queue, p.blocked} {
+		for _, j := range jobs {
+			if j.Deadline != nil && !d.at.Before(*j.Deadline) {
+				late = append(late, j.ID)
+			}
 		}
 	}
 	for _, id := range late {
+		if d.s.jobs[id].Ended {
+			continue // with another that was late and that it waited for
+		}
 		d.emit(p.pool.Settings.ID, JobFailed{Job: id, Class: ClassPermanent, Code: "deadline_passed", Reason: "the deadline passed before the job could begin"})
 		d.jobEnded(id, false)
 	}

@@ -79,7 +79,8 @@ func (d *decider) ready(c ReportReady) error {
 	return nil
 }
 
-// failed ends a resource that did not start or hangs. A pool whose resources fail to start is backed off.
+// failed ends a resource that did not start or hangs. A pool whose resources
+// fail to start, or soon after, is backed off.
 func (d *decider) failed(c ReportFailed) error {
 	r := d.s.resources[c.Resource]
 	if r == nil || r.Ended {
@@ -89,16 +90,23 @@ func (d *decider) failed(c ReportFailed) error {
 		d.emit(r.Renderer, ResourceStopped{Resource: r.ID, Reason: c.Reason})
 		return nil
 	}
-	coming, users := r.Coming(), r.Users
-	d.emit(r.Renderer, ResourceFailed{Resource: r.ID, Code: c.Code, Reason: c.Reason, Output: tail(c.Output, maxOutput)})
-	if p := d.s.Pool(r.Renderer); coming && p != nil {
-		d.emit(r.Renderer, PoolBackedOff{Failures: p.Failures, Until: d.at.Add(scaling.Backoff(p.Failures)), Reason: c.Reason})
+	unproven, users := r.unproven(d.at), r.Users
+	d.emit(r.Renderer, ResourceFailed{Resource: r.ID, Code: c.Code, Reason: c.Reason, Output: c.Output})
+	if unproven {
+		d.backOff(r.Renderer, c.Reason)
 	}
 	d.evacuate(r, users, ClassTransient, "resource_failed", c.Reason)
 	return nil
 }
 
-// lost ends a resource that went away by itself: before it was ready that is a failed start.
+func (d *decider) backOff(id domain.RendererID, reason string) {
+	if p := d.s.Pool(id); p != nil {
+		d.emit(id, PoolBackedOff{Failures: p.Failures, Until: d.at.Add(scaling.Backoff(p.Failures)), Reason: reason})
+	}
+}
+
+// lost ends a resource that went away by itself: before it was ready that is a
+// failed start. One loss soon after may be chance, the next in a row backs the pool off.
 func (d *decider) lost(c ReportLost) error {
 	r := d.s.resources[c.Resource]
 	if r == nil || r.Ended {
@@ -107,8 +115,11 @@ func (d *decider) lost(c ReportLost) error {
 	if r.State != ResourceStateReady && r.State != ResourceStateDraining {
 		return d.failed(ReportFailed{Resource: c.Resource, Code: "exited", Reason: c.Reason, Output: c.Output})
 	}
-	users := r.Users
+	unproven, users := r.unproven(d.at), r.Users
 	d.emit(r.Renderer, ResourceLost{Resource: r.ID, Reason: c.Reason})
+	if unproven && d.s.failures(r.Renderer) > 1 {
+		d.backOff(r.Renderer, c.Reason)
+	}
 	d.evacuate(r, users, ClassTransient, "resource_lost", c.Reason)
 	return nil
 }
@@ -122,10 +133,11 @@ func (d *decider) stopped(c ReportStopped) error {
 
 // evacuate tells the users of a resource that is going: sessions move or are lost, jobs are tried again.
 func (d *decider) evacuate(r *Resource, users []User, class Class, code, reason string) {
+	reason = "resource " + string(r.ID) + " went away" + because(reason)
 	for _, u := range users {
 		if u.Kind == UserJob {
 			if j := d.held(domain.JobID(u.ID), r.ID); j != nil {
-				d.failAttempt(j, class, code, "resource "+string(r.ID)+" went away: "+reason)
+				d.failAttempt(j, class, code, reason)
 			}
 			continue
 		}
@@ -141,16 +153,6 @@ func (d *decider) evacuate(r *Resource, users []User, class Class, code, reason 
 	}
 }
 
-// maxOutput is how much of a failed renderer's last output is kept in the log.
-const maxOutput = 2048
-
-func tail(s string, most int) string {
-	if len(s) <= most {
-		return s
-	}
-	return s[len(s)-most:]
-}
-
 func (d *decider) modelLoaded(c ReportModelLoaded) error {
 	r := d.s.resources[c.Resource]
 	if r == nil {
@@ -160,7 +162,7 @@ func (d *decider) modelLoaded(c ReportModelLoaded) error {
 	if h == nil || h.State != placement.Loading {
 		return nil
 	}
-	d.emit(r.Renderer, ModelLoaded{Resource: r.ID, Model: c.Model, Seconds: c.Seconds, MemoryMiB: c.MemoryMiB})
+	d.emit(r.Renderer, ModelLoaded{Resource: r.ID, Model: c.Model, Seconds: max(0, c.Seconds), MemoryMiB: max(0, c.MemoryMiB)})
 	for _, u := range r.Users {
 		if e := d.s.sessions[domain.SessionID(u.ID)]; u.Kind == UserSession && u.Model == c.Model && e != nil && e.State == SessionStateLoading {
 			d.emit(r.Renderer, SessionReady{Session: e.ID, Resource: r.ID, Seconds: d.at.Sub(e.RequestedAt).Seconds()})

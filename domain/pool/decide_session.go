@@ -51,16 +51,14 @@ func (d *decider) book(c BookResource) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	p, err := d.pool(c.Renderer)
-	if err != nil {
+	if _, err := d.pool(c.Renderer); err != nil {
 		return err
 	}
 	if d.s.sessions[c.Session] != nil {
 		return nil
 	}
-	if m := d.s.Model(c.Renderer, c.Model); m != nil && p.Settings.MemoryMiB > 0 && m.MemoryMiB > p.Settings.MemoryMiB {
-		return &domain.Refusal{Kind: domain.KindInvalid, Code: CodeTooLarge, Field: "model",
-			Reason: fmt.Sprintf("the model takes %d MiB and a resource of %q has %d MiB for models", m.MemoryMiB, c.Renderer, p.Settings.MemoryMiB)}
+	if r := d.tooLarge(d.s.of(c.Renderer), c.Model); r != nil {
+		return r
 	}
 	d.emit(c.Renderer, SessionRequested{
 		Session: c.Session, Model: c.Model, Owner: c.Owner, Params: c.Params, OnLost: c.OnLost,

@@ -16,6 +16,9 @@ type Place struct {
 	Reason               string  `json:"reason"`
 }
 
+// shortestWait is the least that is ever estimated, in seconds: who waits has not been served.
+const shortestWait = 0.1
+
 // PlaceOf says where someone stands with ahead others in front, how long that
 // is expected to take, and what it waits for. The estimate is what has been
 // learned of this pool: the start of a resource that is coming, else the turn
@@ -23,13 +26,13 @@ type Place struct {
 // session (or job) keeps one. It is a mean, not a promise.
 func PlaceOf(p *Pool, resources []*Resource, ahead int, job bool, now time.Time) Place {
 	place := Place{Position: ahead + 1, Code: CodeNoCapacity}
-	coming, slots, failing := 0, 0, p.BackoffUntil != nil && now.Before(*p.BackoffUntil)
+	coming, slots, free, failing := 0, 0, 0, p.BackoffUntil != nil && now.Before(*p.BackoffUntil)
 	var first *Resource
 	for _, r := range resources {
 		if r.Ended {
 			continue
 		}
-		slots += r.Slots
+		slots, free = slots+r.Slots, free+r.Free()
 		if r.Coming() {
 			if coming += r.Slots; first == nil {
 				first = r
@@ -44,7 +47,7 @@ func PlaceOf(p *Pool, resources []*Resource, ahead int, job bool, now time.Time)
 	switch {
 	case ahead < coming:
 		place.Reason = fmt.Sprintf("resource %s is %s", first.ID, first.State)
-		place.EstimatedWaitSeconds = max(0.1, p.expectStart()-now.Sub(first.RequestedAt).Seconds())
+		place.EstimatedWaitSeconds = p.expectStart() - now.Sub(first.RequestedAt).Seconds()
 	case failing:
 		place.Code = CodeFailing
 		place.Reason = fmt.Sprintf("resources of %q fail to start (%s); the next try is at %s", p.Settings.ID, p.LastFailure, p.BackoffUntil.Format(time.RFC3339))
@@ -54,11 +57,15 @@ func PlaceOf(p *Pool, resources []*Resource, ahead int, job bool, now time.Time)
 		place.EstimatedWaitSeconds = p.expectStart()
 	default:
 		place.Reason = fmt.Sprintf("all %d slots of %q are in use and it may not grow beyond %d resources", slots, p.Settings.ID, p.Settings.Scaling.Max)
-		if p.Settings.Scaling.Max == 0 {
+		switch {
+		case p.Settings.Scaling.Max == 0:
 			place.Reason = fmt.Sprintf("the limit of %q is 0 resources", p.Settings.ID)
+		case free > 0:
+			place.Reason = fmt.Sprintf("the free slots of %q have no room for the model beside those in use, and it may not grow beyond %d resources", p.Settings.ID, p.Settings.Scaling.Max)
 		}
 		place.EstimatedWaitSeconds = hold * float64(ahead+1) / float64(max(1, slots))
 	}
+	place.EstimatedWaitSeconds = max(shortestWait, place.EstimatedWaitSeconds)
 	return place
 }
 

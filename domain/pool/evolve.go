@@ -121,7 +121,7 @@ func (s *State) evolveResource(r Recorded) {
 		s.changeResource(e.Resource, func(x *Resource) {
 			x.enter(ResourceStateReady, r.At, "")
 			x.Address, x.Capabilities, x.JobKinds = e.Address, e.Capabilities, e.JobKinds
-			x.ReadyAt, x.IdleSince = &r.At, &r.At
+			x.ReadyAt, x.IdleSince, x.PriorFailures = &r.At, &r.At, s.failures(rendererOf(r.Stream))
 			if x.Model != "" {
 				x.Models = []Loaded{{Model: x.Model, State: placement.Loaded, Since: r.At, LastUsed: r.At}}
 			}
@@ -137,20 +137,36 @@ func (s *State) evolveResource(r Recorded) {
 	case ResourceStopped:
 		s.changeResource(e.Resource, func(x *Resource) { x.enter(ResourceStateStopped, r.At, e.Reason) })
 	case ResourceLost:
+		s.countFailure(r, e.Resource, e.Reason)
 		s.changeResource(e.Resource, func(x *Resource) { x.enter(ResourceStateLost, r.At, e.Reason) })
 	case ResourceFailed:
-		var coming bool
+		s.countFailure(r, e.Resource, e.Reason)
 		s.changeResource(e.Resource, func(x *Resource) {
-			coming = x.Coming()
 			x.enter(ResourceStateFailed, r.At, e.Reason)
 			x.Output = e.Output
 		})
-		if coming {
-			s.changePool(rendererOf(r.Stream), func(p *Pool) { p.Failures, p.LastFailure = p.Failures+1, e.Reason })
-		}
 	default:
 		s.evolveModel(r)
 	}
+}
+
+// failures are the failed starts in a row of a pool.
+func (s *State) failures(id domain.RendererID) int {
+	if p := s.pools[id]; p != nil && p.pool != nil {
+		return p.pool.Failures
+	}
+	return 0
+}
+
+// countFailure counts the end of a resource that never proved itself as a failed start.
+func (s *State) countFailure(r Recorded, id domain.ResourceID, reason string) {
+	x := s.resources[id]
+	if x == nil || !x.unproven(r.At) {
+		return
+	}
+	s.changePool(rendererOf(r.Stream), func(p *Pool) {
+		p.Failures, p.LastFailure = max(p.Failures, x.PriorFailures)+1, reason
+	})
 }
 
 func (s *State) evolveRequested(r Recorded, e ResourceRequested) {
@@ -249,7 +265,7 @@ func (s *State) evolveSession(r Recorded) {
 		if e.Code == CodeNoCapacity {
 			until := r.At.Add(seconds(e.RetryAfterSeconds) + unmetGrace)
 			s.changePool(renderer, func(p *Pool) {
-				p.Unmet = append(slices.Clone(p.Unmet[max(0, len(p.Unmet)-maxUnmet+1):]), until)
+				p.Unmet = append(slices.Clone(p.Unmet[max(0, len(p.Unmet)-maxUnmet+1):]), Unmet{Model: e.Model, Until: until})
 			})
 		}
 	default:
@@ -347,7 +363,7 @@ func (s *State) evolveJobEnd(r Recorded) {
 			x.end(JobStateSucceeded, r.At, "", "")
 			x.Result = &Result{ContentType: e.ContentType, Bytes: e.Bytes}
 		}
-		if j := s.jobs[id]; j != nil {
+		if j := s.jobs[id]; j != nil && j.StartedAt != nil { // else nobody knows how long it ran
 			s.learnJob(r, j.Model, e.Seconds)
 		}
 	case JobRetried:

@@ -25,8 +25,14 @@ type Pool struct {
 	Failures     int             `json:"failures"` // starts that failed in a row
 	BackoffUntil *time.Time      `json:"backoff_until,omitempty"`
 	LastFailure  string          `json:"last_failure,omitempty"`
-	Unmet        []time.Time     `json:"unmet,omitempty"` // bookings refused for want of a slot count as demand until these times
+	Unmet        []Unmet         `json:"unmet,omitempty"` // bookings refused for want of a slot, oldest first
 	LastScaling  *Scaling        `json:"last_scaling,omitempty"`
+}
+
+// Unmet is a booking that was refused for want of a slot. It counts as demand for a while.
+type Unmet struct {
+	Model domain.ModelKey `json:"model"`
+	Until time.Time       `json:"until"`
 }
 
 // Scaling is the last change of a pool's size.

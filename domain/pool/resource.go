@@ -42,30 +42,31 @@ const (
 
 // Resource is one running, starting or stopping renderer process.
 type Resource struct {
-	ID           domain.ResourceID `json:"id"`
-	Seq          int64             `json:"seq"` // position of its first event
-	Renderer     domain.RendererID `json:"renderer"`
-	Launcher     string            `json:"launcher"`
-	State        ResourceState     `json:"state"`
-	StateSince   time.Time         `json:"state_since"`
-	Reason       string            `json:"reason,omitempty"` // why it is in this state
-	Output       string            `json:"output,omitempty"` // the last it wrote before it failed
-	Model        domain.ModelKey   `json:"model,omitempty"`  // the model it keeps for life, with command_line loading
-	Slots        int               `json:"slots"`
-	MaxModels    int               `json:"models_per_resource"`
-	MemoryMiB    int               `json:"memory_mib"`
-	Address      string            `json:"address,omitempty"`
-	Node         string            `json:"node,omitempty"`
-	Handle       domain.Handle     `json:"handle,omitempty"`
-	Capabilities []string          `json:"capabilities,omitempty"`
-	JobKinds     []string          `json:"job_kinds,omitempty"`
-	RequestedAt  time.Time         `json:"requested_at"`
-	ReadyAt      *time.Time        `json:"ready_at,omitempty"`
-	EndedAt      *time.Time        `json:"ended_at,omitempty"`
-	IdleSince    *time.Time        `json:"idle_since,omitempty"` // ready and without users since
-	Models       []Loaded          `json:"models"`
-	Users        []User            `json:"users"`
-	Ended        bool              `json:"ended"`
+	ID            domain.ResourceID `json:"id"`
+	Seq           int64             `json:"seq"` // position of its first event
+	Renderer      domain.RendererID `json:"renderer"`
+	Launcher      string            `json:"launcher"`
+	State         ResourceState     `json:"state"`
+	StateSince    time.Time         `json:"state_since"`
+	Reason        string            `json:"reason,omitempty"` // why it is in this state
+	Output        string            `json:"output,omitempty"` // the last it wrote before it failed
+	Model         domain.ModelKey   `json:"model,omitempty"`  // the model it keeps for life, with command_line loading
+	Slots         int               `json:"slots"`
+	MaxModels     int               `json:"models_per_resource"`
+	MemoryMiB     int               `json:"memory_mib"`
+	Address       string            `json:"address,omitempty"`
+	Node          string            `json:"node,omitempty"`
+	Handle        domain.Handle     `json:"handle,omitempty"`
+	Capabilities  []string          `json:"capabilities,omitempty"`
+	JobKinds      []string          `json:"job_kinds,omitempty"`
+	RequestedAt   time.Time         `json:"requested_at"`
+	ReadyAt       *time.Time        `json:"ready_at,omitempty"`
+	EndedAt       *time.Time        `json:"ended_at,omitempty"`
+	IdleSince     *time.Time        `json:"idle_since,omitempty"`     // ready and without users since
+	PriorFailures int               `json:"prior_failures,omitempty"` // failed starts in a row before it got ready
+	Models        []Loaded          `json:"models"`
+	Users         []User            `json:"users"`
+	Ended         bool              `json:"ended"`
 }
 
 // Coming says that the resource will be ready but is not yet.
@@ -75,6 +76,16 @@ func (r *Resource) Coming() bool {
 
 // Live says that the resource counts for what the pool can do: coming or ready, not on its way out.
 func (r *Resource) Live() bool { return r.Coming() || r.State == ResourceStateReady }
+
+// provenAfter is how long a resource has to be ready before its end says
+// nothing about the next start. A renderer that gets ready only to hang or
+// crash would else be started again without end.
+const provenAfter = time.Minute
+
+// unproven says that the resource is coming, or was not ready for long.
+func (r *Resource) unproven(at time.Time) bool {
+	return !r.Ended && (r.Coming() || r.ReadyAt != nil && at.Sub(*r.ReadyAt) < provenAfter)
+}
 
 // Free is how many more sessions and jobs it takes now.
 func (r *Resource) Free() int {

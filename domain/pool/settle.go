@@ -6,7 +6,6 @@ import (
 
 	"github.com/rendering-resource-manager/rrm/domain"
 	"github.com/rendering-resource-manager/rrm/domain/placement"
-	"github.com/rendering-resource-manager/rrm/domain/scaling"
 )
 
 // lookAhead is how far into the queue placement looks for someone whom a free
@@ -19,11 +18,48 @@ func (d *decider) settle(id domain.RendererID) {
 	if d.s.Pool(id) == nil {
 		return
 	}
+	d.endTooLarge(id)
 	d.placeSessions(id)
 	d.placeJobs(id)
 	d.finishDraining(id)
 	d.scale(id)
 	d.promise(id)
+}
+
+// endTooLarge ends who waits for a model that turned out to be larger than any
+// resource of the pool allows: to wait on, and to start resources for it, would be in vain.
+func (d *decider) endTooLarge(id domain.RendererID) {
+	p := d.s.of(id)
+	if p.pool.Settings.MemoryMiB == 0 {
+		return
+	}
+	for _, e := range slices.Clone(p.waiting[:min(len(p.waiting), lookAhead)]) {
+		if m := d.tooLarge(p, e.Model); m != nil {
+			d.emit(id, SessionFailed{Session: e.ID, Code: CodeTooLarge, Reason: m.Reason})
+		}
+	}
+	for _, j := range d.dueJobs(p) {
+		if m := d.tooLarge(p, j.Model); m != nil {
+			d.emit(id, JobFailed{Job: j.ID, Class: ClassPermanent, Code: CodeTooLarge, Reason: m.Reason})
+			d.jobEnded(j.ID, false)
+		}
+	}
+}
+
+// tooLarge refuses a model that is known to need more memory than the next
+// resource will have, unless one that is there has it or has room for it.
+func (d *decider) tooLarge(p *poolState, m domain.ModelKey) *domain.Refusal {
+	limit, known := p.pool.Settings.MemoryMiB, d.s.Model(p.pool.Settings.ID, m)
+	if known == nil || limit == 0 || known.MemoryMiB <= limit {
+		return nil
+	}
+	for _, r := range p.resources {
+		if r.Live() && (r.MemoryMiB == 0 || r.MemoryMiB >= known.MemoryMiB || r.Holds(m) != nil) {
+			return nil
+		}
+	}
+	return &domain.Refusal{Kind: domain.KindInvalid, Code: CodeTooLarge, Field: "model",
+		Reason: fmt.Sprintf("the model takes %d MiB and a resource of %q has %d MiB for models", known.MemoryMiB, p.pool.Settings.ID, limit)}
 }
 
 // options are the pool's resources as placement sees them: only those with a free slot.
@@ -33,15 +69,9 @@ func (d *decider) options(p *poolState) []placement.Option {
 		if r.Free() == 0 {
 			continue
 		}
-		jobs := 0
-		for _, u := range r.Users {
-			if u.Kind == UserJob {
-				jobs++
-			}
-		}
 		all = append(all, placement.Option{
 			Resource: r.ID, Seq: r.Seq, Free: r.Free(), Slots: r.Slots, MaxModels: r.MaxModels, MemoryMiB: r.MemoryMiB,
-			Bound: r.Model, CanLoad: p.pool.Settings.ModelLoading == domain.LoadHTTP, Models: r.Models, JobUsers: jobs,
+			Bound: r.Model, CanLoad: p.pool.Settings.ModelLoading == domain.LoadHTTP, Models: r.Models,
 		})
 	}
 	return all
@@ -238,7 +268,10 @@ func (d *decider) promise(id domain.RendererID) {
 			slots = append(slots, r.ID)
 		}
 	}
-	for i, e := range slices.Clone(p.waiting[:min(len(p.waiting), max(lookAhead, len(slots)))]) {
+	for i, e := range slices.Clone(p.waiting) {
+		if i >= max(lookAhead, len(slots)) && e.State != SessionStateStarting {
+			break
+		}
 		switch {
 		case i < len(slots) && e.State == SessionStateQueued:
 			d.emit(id, SessionStarting{Session: e.ID, Resource: slots[i]})
@@ -248,144 +281,4 @@ func (d *decider) promise(id domain.RendererID) {
 				Decision: d.noSlot(id, "queued", e.Model, place.Reason)})
 		}
 	}
-}
-
-// scale adapts the number of resources to what is asked for.
-func (d *decider) scale(id domain.RendererID) {
-	p := d.s.of(id)
-	if p.pool.Settings.Launcher == domain.LauncherStatic {
-		return // those machines come and go by themselves
-	}
-	if p.pool.Settings.ModelLoading == domain.LoadCommandLine {
-		d.scaleBound(p)
-	}
-	in := d.scalingInputs(p)
-	plan := scaling.Decide(in)
-	if plan.Start == 0 && len(plan.Stop) == 0 {
-		return
-	}
-	d.emit(id, PoolScaled{From: in.Live, To: in.Live + plan.Start - len(plan.Stop), Stop: plan.Stop, Decision: Decision{
-		Policy: scaling.Policy, Version: scaling.Version, Outcome: "scaled", Reason: plan.Reason, Inputs: in,
-	}})
-	for range plan.Start {
-		d.request(p.pool, "", plan.Reason)
-	}
-	for _, r := range plan.Stop {
-		d.emit(id, ResourceStopping{Resource: r, Reason: plan.Reason})
-	}
-}
-
-func (d *decider) request(p *Pool, m domain.ModelKey, reason string) {
-	p = d.s.Pool(p.Settings.ID) // its counter has moved
-	d.emit(p.Settings.ID, ResourceRequested{
-		Resource: d.nextResource(p), Launcher: p.Settings.Launcher, Slots: p.Settings.Slots, Model: m,
-		MaxModels: p.Settings.ModelsPerResource, MemoryMiB: p.Settings.MemoryMiB, Reason: reason,
-	})
-}
-
-func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
-	set := p.pool.Settings
-	in := scaling.Inputs{
-		Now: d.at, Min: set.Scaling.Min, Max: set.Scaling.Max, Buffer: set.Scaling.Buffer, Slots: set.Slots,
-		Idle: set.Scaling.Idle.Std(), Occupied: len(p.resources), Waiting: len(p.waiting),
-	}
-	// A job that waits for its next attempt, or for a busy warm copy, is no reason to start a
-	// resource: the first cannot begin yet, the second would rather not.
-	ahead := map[domain.ModelKey]int{}
-	for _, j := range d.dueJobs(p) {
-		if !d.waitsForWarm(p, j, ahead[j.Model], d.want(p, j.Model).LoadSeconds) {
-			in.Waiting++
-		}
-		ahead[j.Model]++
-	}
-	for _, u := range p.pool.Unmet {
-		if d.at.Before(u) {
-			in.Unmet++
-		}
-	}
-	if p.pool.BackoffUntil != nil {
-		in.BackoffUntil = *p.pool.BackoffUntil
-	}
-	for _, r := range p.resources {
-		if r.Live() {
-			in.Live++
-		}
-		if r.Coming() {
-			in.ComingSlots += r.Slots
-		}
-		in.FreeSlots += r.Free()
-		if r.State == ResourceStateReady && r.IdleSince != nil {
-			in.IdleOnes = append(in.IdleOnes, scaling.Idle{Resource: r.ID, Since: *r.IdleSince, Models: len(r.Models)})
-		}
-	}
-	if set.ModelLoading == domain.LoadCommandLine {
-		in.Waiting, in.Unmet, in.Buffer, in.Min = 0, 0, 0, 0 // scaleBound saw to these; a resource without a model would serve nobody
-	}
-	return in
-}
-
-// scaleBound scales a pool whose resources keep one model for life: one is
-// started for each model that is waited for and not coming, and where the pool
-// is full the longest idle one makes room.
-func (d *decider) scaleBound(p *poolState) {
-	id := p.pool.Settings.ID
-	if p.pool.BackoffUntil != nil && d.at.Before(*p.pool.BackoffUntil) {
-		return
-	}
-	coming, leaving := map[domain.ModelKey]int{}, 0
-	for _, r := range p.resources {
-		if r.Coming() {
-			coming[r.Model] += r.Slots
-		} else if !r.Live() {
-			leaving++
-		}
-	}
-	for _, m := range d.wanted(p) {
-		if coming[m]--; coming[m] >= 0 {
-			continue
-		}
-		live := len(p.resources)
-		reason := fmt.Sprintf("no resource with %s has a free slot", m)
-		if live < p.pool.Settings.Scaling.Max {
-			d.scaled(p, live-leaving, 1, nil, reason)
-			d.request(p.pool, m, reason)
-			coming[m] += p.pool.Settings.Slots
-		} else if leaving > 0 {
-			leaving-- // its place will be free in a moment
-		} else if r := longestIdle(p.resources, m); r != nil {
-			d.scaled(p, live, -1, []domain.ResourceID{r.ID}, "makes room: "+reason)
-			d.emit(id, ResourceStopping{Resource: r.ID, Reason: "makes room: " + reason})
-		}
-	}
-}
-
-func (d *decider) scaled(p *poolState, from, by int, stop []domain.ResourceID, reason string) {
-	d.emit(p.pool.Settings.ID, PoolScaled{From: from, To: from + by, Stop: stop, Decision: Decision{
-		Policy: scaling.Policy, Version: scaling.Version, Outcome: "scaled", Reason: reason,
-	}})
-}
-
-// wanted are the models that sessions and jobs wait for, one entry for each that waits, in order.
-func (d *decider) wanted(p *poolState) []domain.ModelKey {
-	var models []domain.ModelKey
-	for _, e := range p.waiting[:min(len(p.waiting), lookAhead)] {
-		models = append(models, e.Model)
-	}
-	for _, j := range d.dueJobs(p) {
-		models = append(models, j.Model)
-	}
-	return models
-}
-
-func longestIdle(resources []*Resource, but domain.ModelKey) *Resource {
-	var found *Resource
-	for _, r := range resources {
-		if r.State != ResourceStateReady || r.IdleSince == nil || r.Model == but {
-			continue
-		}
-		if found == nil || r.IdleSince.Before(*found.IdleSince) {
-			found = r
-		}
-	}
-	return found
 }

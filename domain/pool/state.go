@@ -19,12 +19,13 @@ type State struct {
 	jobs      map[domain.JobID]*Job
 	models    map[string]*Model
 
-	dependents map[domain.JobID][]domain.JobID // jobs that wait for the key
+	dependents map[domain.JobID][]*Job // jobs that wait for the key, by Seq
 	undo       []undo
 	seen       int // of undo, by ChangedBy
 	changed    map[Key]struct{}
 	order      []Key // of changed, in order of first change
-	ended      []Key // sessions and jobs that ended, oldest first, to be forgotten
+	ended      []Key // resources, sessions and jobs that ended, oldest first, to be forgotten
+	kept       int   // length of ended at the last Commit, for Rollback
 }
 
 // Key names one entity of the state, as the live views do.
@@ -49,6 +50,7 @@ type poolState struct {
 	resources []*Resource // not ended, by Seq
 	waiting   []*Session  // queued or starting, by Seq: one that was moved keeps its place
 	queue     []*Job      // queued, by priority, then Seq
+	blocked   []*Job      // waiting for other jobs, by Seq
 	holding   []*Session  // with a slot, by Seq
 }
 
@@ -70,7 +72,7 @@ func NewState() *State {
 		sessions:   map[domain.SessionID]*Session{},
 		jobs:       map[domain.JobID]*Job{},
 		models:     map[string]*Model{},
-		dependents: map[domain.JobID][]domain.JobID{},
+		dependents: map[domain.JobID][]*Job{},
 		changed:    map[Key]struct{}{},
 	}
 }
@@ -100,6 +102,9 @@ func (s *State) Commit() {
 
 // Rollback takes back all that was done since the last Commit.
 func (s *State) Rollback() {
+	if len(s.undo) == 0 {
+		return
+	}
 	for i := len(s.undo) - 1; i >= 0; i-- {
 		u := s.undo[i]
 		if u.prior == nil {
@@ -108,6 +113,7 @@ func (s *State) Rollback() {
 		}
 		s.place(u.prior)
 	}
+	s.ended = s.ended[:s.kept]
 	s.undo, s.order, s.seen = s.undo[:0], s.order[:0], 0
 	clear(s.changed)
 }
@@ -199,7 +205,7 @@ func keyOf(entity any) Key {
 // put records a change and takes it in.
 func (s *State) put(entity any) {
 	k := keyOf(entity)
-	s.undo = append(s.undo, undo{k, s.get(k)})
+	s.remember(k)
 	if _, known := s.changed[k]; !known {
 		s.changed[k] = struct{}{}
 		s.order = append(s.order, k)
@@ -209,8 +215,16 @@ func (s *State) put(entity any) {
 
 // drop records the removal of an entity made in this batch: a rejected session leaves no row.
 func (s *State) drop(k Key) {
-	s.undo = append(s.undo, undo{k, s.get(k)})
+	s.remember(k)
 	s.remove(k)
+}
+
+// remember notes how to take back the change of an entity that comes next.
+func (s *State) remember(k Key) {
+	if len(s.undo) == 0 {
+		s.kept = len(s.ended)
+	}
+	s.undo = append(s.undo, undo{k, s.get(k)})
 }
 
 // get gives an untyped nil where there is nothing.
@@ -255,6 +269,7 @@ func bySeq[E interface{ seq() int64 }](a, b E) int { return cmp.Compare(a.seq(),
 
 func (r *Resource) seq() int64 { return r.Seq }
 func (s *Session) seq() int64  { return s.Seq }
+func (j *Job) seq() int64      { return j.Seq }
 
 // byPriority orders the queue of jobs: higher priority first, then age.
 func byPriority(a, b *Job) int {
@@ -288,11 +303,12 @@ func (s *State) place(entity any) {
 	case *Model:
 		s.models[modelID(e.Renderer, e.Model)] = e
 	case *Resource:
+		before := s.resources[e.ID]
 		s.resources[e.ID] = e
 		p := s.of(e.Renderer)
 		if e.Ended {
 			p.resources = without(p.resources, e, bySeq)
-			s.ended = append(s.ended, keyOf(e))
+			s.end(keyOf(e), before != nil && before.Ended)
 		} else {
 			p.resources = insert(p.resources, e, bySeq)
 		}
@@ -303,7 +319,15 @@ func (s *State) place(entity any) {
 	}
 }
 
+// end puts what has ended in line to be forgotten, once.
+func (s *State) end(k Key, already bool) {
+	if !already {
+		s.ended = append(s.ended, k)
+	}
+}
+
 func (s *State) placeSession(e *Session) {
+	before := s.sessions[e.ID]
 	s.sessions[e.ID] = e
 	p := s.of(e.Renderer)
 	if e.Waiting() {
@@ -317,7 +341,7 @@ func (s *State) placeSession(e *Session) {
 		p.holding = without(p.holding, e, bySeq)
 	}
 	if e.Ended {
-		s.ended = append(s.ended, keyOf(e))
+		s.end(keyOf(e), before != nil && before.Ended)
 	}
 }
 
@@ -334,22 +358,25 @@ func (s *State) placeJob(e *Job) {
 		s.unlink(before)
 	}
 	if e.State == JobStateWaiting {
+		p.blocked = insert(p.blocked, e, bySeq)
 		for _, after := range e.Pending {
-			s.dependents[after] = append(s.dependents[after], e.ID)
+			s.dependents[after] = insert(s.dependents[after], e, bySeq)
 		}
 	}
 	if e.Ended {
-		s.ended = append(s.ended, keyOf(e))
+		s.end(keyOf(e), before != nil && before.Ended)
 	}
 }
 
-// unlink takes a waiting job out of the index of what others wait for.
+// unlink takes a waiting job out of the orders of those that wait for others.
 func (s *State) unlink(j *Job) {
 	if j.State != JobStateWaiting {
 		return
 	}
+	p := s.of(j.Renderer)
+	p.blocked = without(p.blocked, j, bySeq)
 	for _, after := range j.Pending {
-		left := slices.DeleteFunc(s.dependents[after], func(id domain.JobID) bool { return id == j.ID })
+		left := without(s.dependents[after], j, bySeq)
 		if len(left) == 0 {
 			delete(s.dependents, after)
 		} else {

@@ -45,6 +45,7 @@ type Idle struct {
 	Resource domain.ResourceID
 	Since    time.Time
 	Models   int // loaded
+	Slots    int // its own: the settings may have changed since it was started
 }
 
 // Plan is the outcome. At most one of Start and Stop is set.
@@ -102,11 +103,11 @@ func shrink(in Inputs) Plan {
 	var p Plan
 	for _, r := range idle {
 		due := in.Now.Sub(r.Since) >= in.Idle || len(p.Stop) < over
-		if !due || spare <= 0 || spareSlots < in.Slots && len(p.Stop) >= over {
+		if !due || spare <= 0 || spareSlots < r.Slots && len(p.Stop) >= over {
 			continue
 		}
 		p.Stop = append(p.Stop, r.Resource)
-		spare, spareSlots = spare-1, spareSlots-in.Slots
+		spare, spareSlots = spare-1, spareSlots-r.Slots
 	}
 	if len(p.Stop) > 0 {
 		p.Reason = fmt.Sprintf("idle for %s and more", in.Idle)

@@ -1,0 +1,149 @@
+package pool
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/rendering-resource-manager/rrm/domain"
+)
+
+// What the tests need to see of the state, and the program does not.
+
+// AllSessions are the sessions in memory, by Seq.
+func AllSessions(s *State) []*Session { return sorted(s.sessions, bySeq[*Session]) }
+
+// AllJobs are the jobs in memory, by Seq.
+func AllJobs(s *State) []*Job { return sorted(s.jobs, bySeq[*Job]) }
+
+// AllResources are the resources in memory, by Seq.
+func AllResources(s *State) []*Resource { return sorted(s.resources, bySeq[*Resource]) }
+
+// AllModels are the models of all pools, by key.
+func AllModels(s *State) []*Model {
+	return sorted(s.models, func(a, b *Model) int { return cmp.Compare(modelID(a.Renderer, a.Model), modelID(b.Renderer, b.Model)) })
+}
+
+// AllPools are the pools, removed ones too, by ID.
+func AllPools(s *State) []*Pool {
+	var all []*Pool
+	for _, id := range slices.Sorted(maps.Keys(s.pools)) {
+		if p := s.pools[id].pool; p != nil {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// Waiting are the sessions that wait for a slot, in the order in which they are served.
+func Waiting(s *State, r domain.RendererID) []*Session { return s.of(r).waiting }
+
+func sorted[K comparable, E any](m map[K]E, order func(a, b E) int) []E {
+	return slices.SortedFunc(maps.Values(m), order)
+}
+
+// Entities are all entities with their keys.
+func Entities(s *State) map[Key]any {
+	all := map[Key]any{{ViewService, serviceID}: s.service}
+	add := func(e any) { all[keyOf(e)] = e }
+	for _, e := range AllPools(s) {
+		add(e)
+	}
+	for _, e := range s.resources {
+		add(e)
+	}
+	for _, e := range s.sessions {
+		add(e)
+	}
+	for _, e := range s.jobs {
+		add(e)
+	}
+	for _, e := range s.models {
+		add(e)
+	}
+	return all
+}
+
+// Rows are all entities as JSON, as the live views would hold them.
+func Rows(s *State) map[Key]string {
+	rows := map[Key]string{}
+	for k, e := range Entities(s) {
+		b, err := json.Marshal(e)
+		if err != nil {
+			panic(err)
+		}
+		rows[k] = string(b)
+	}
+	return rows
+}
+
+// Orders are all orders that the state keeps, one line for each that is not empty.
+func Orders(s *State) []string {
+	var all []string
+	for _, id := range slices.Sorted(maps.Keys(s.pools)) {
+		p := s.pools[id]
+		all = line(all, id, "resources", p.resources, func(e *Resource) any { return e.ID })
+		all = line(all, id, "waiting", p.waiting, func(e *Session) any { return e.ID })
+		all = line(all, id, "holding", p.holding, func(e *Session) any { return e.ID })
+		all = line(all, id, "queue", p.queue, func(e *Job) any { return e.ID })
+		all = line(all, id, "blocked", p.blocked, func(e *Job) any { return e.ID })
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.dependents)) {
+		all = line(all, domain.RendererID(id), "dependents", s.dependents[id], func(e *Job) any { return e.ID })
+	}
+	return all
+}
+
+// Ended are those in line to be forgotten.
+func Ended(s *State) string { return fmt.Sprint(s.ended) }
+
+func line[E any](all []string, of domain.RendererID, name string, list []E, id func(E) any) []string {
+	if len(list) == 0 {
+		return all
+	}
+	text := fmt.Sprintf("%s %s:", of, name)
+	for _, e := range list {
+		text += fmt.Sprint(" ", id(e))
+	}
+	return append(all, text)
+}
+
+// SortedOrders are what Orders should be: every order made anew by sorting what the maps hold.
+func SortedOrders(s *State) []string {
+	fresh := NewState()
+	for _, id := range slices.Sorted(maps.Keys(s.pools)) {
+		p := fresh.of(id)
+		for _, r := range AllResources(s) {
+			if r.Renderer == id && !r.Ended {
+				p.resources = append(p.resources, r)
+			}
+		}
+		for _, e := range AllSessions(s) {
+			if e.Renderer == id && e.Waiting() {
+				p.waiting = append(p.waiting, e)
+			}
+			if e.Renderer == id && e.Holding() {
+				p.holding = append(p.holding, e)
+			}
+		}
+		for _, j := range AllJobs(s) {
+			if j.Renderer == id && j.State == JobStateQueued {
+				p.queue = append(p.queue, j)
+			}
+			if j.Renderer == id && j.State == JobStateWaiting {
+				p.blocked = append(p.blocked, j)
+			}
+		}
+		slices.SortStableFunc(p.queue, func(a, b *Job) int { return b.Priority - a.Priority })
+	}
+	for _, j := range AllJobs(s) {
+		if j.State == JobStateWaiting {
+			for _, after := range j.Pending {
+				fresh.dependents[after] = append(fresh.dependents[after], j)
+			}
+		}
+	}
+	return Orders(fresh)
+}

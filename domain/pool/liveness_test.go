@@ -1,0 +1,138 @@
+package pool_test
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/rendering-resource-manager/rrm/domain"
+	"github.com/rendering-resource-manager/rrm/domain/pool"
+)
+
+// foldedWholeLogIsTheState: every entity, not only what changed last.
+func (m *machine) foldedWholeLogIsTheState() {
+	m.Helper()
+	if live, folded := pool.Rows(m.state), pool.Rows(m.fold); !maps.Equal(live, folded) {
+		for k := range live {
+			if live[k] != folded[k] {
+				m.Fatalf("%v differs:\nlive   %s\nfolded %s", k, live[k], folded[k])
+			}
+		}
+		m.Fatalf("the folded log has more rows than the state")
+	}
+}
+
+// rowsAreTheState: a state loaded from rows, whatever their order, is the same
+// and decides the same.
+func (m *machine) rowsAreTheState() {
+	m.Helper()
+	loaded := pool.NewState()
+	entities := pool.Entities(m.state)
+	for _, k := range slices.SortedFunc(maps.Keys(entities), func(a, b pool.Key) int {
+		return -compareKeys(a, b) // another order than that in which they were made
+	}) {
+		b, err := json.Marshal(entities[k])
+		if err != nil {
+			m.Fatalf("%v", err)
+		}
+		e := map[string]any{pool.ViewService: &pool.Service{}, pool.ViewPools: &pool.Pool{}, pool.ViewResources: &pool.Resource{},
+			pool.ViewSessions: &pool.Session{}, pool.ViewJobs: &pool.Job{}, pool.ViewModels: &pool.Model{}}[k.View]
+		if err := json.Unmarshal(b, e); err != nil {
+			m.Fatalf("%v", err)
+		}
+		loaded.Put(e)
+	}
+	if a, b := pool.Orders(m.state), pool.Orders(loaded); !slices.Equal(a, b) {
+		m.Fatalf("loaded from rows the orders are\n%q\nnot\n%q", b, a)
+	}
+	g := pool.Given{ID: "next", At: m.now.Add(time.Minute), Command: pool.Tick{}}
+	one, _ := m.state.Decide(m.head, g)
+	two, _ := loaded.Decide(m.head, g)
+	if a, b := written(m, one), written(m, two); a != b {
+		m.Fatalf("loaded from rows it decides\n%s\nnot\n%s", b, a)
+	}
+	m.state.Rollback()
+}
+
+func compareKeys(a, b pool.Key) int {
+	if a.View != b.View {
+		return map[bool]int{true: 1, false: -1}[a.View > b.View]
+	}
+	return map[bool]int{true: 1, false: -1}[a.ID > b.ID]
+}
+
+// allThatWaitsIsServedOnceAllGoesWell: no session and no job waits for ever
+// while there is, or may be, a resource for it.
+func (m *machine) allThatWaitsIsServedOnceAllGoesWell() {
+	m.Helper()
+	for _, id := range m.state.Pools() {
+		if r := m.state.Pool(id).Settings; r.Scaling.Max == 0 {
+			r.Scaling.Max = 1 // so that there may be one
+			m.try(pool.ConfigureRenderer{Renderer: r})
+		}
+	}
+	m.try(pool.SetAdmission{Open: true})
+	var left string
+	for range 400 {
+		m.progress(func() bool { return true })
+		for _, e := range pool.AllSessions(m.state) {
+			if e.State == pool.SessionStateReady {
+				m.try(pool.ReleaseSession{Session: e.ID})
+			}
+		}
+		m.pass(5 * time.Second)
+		m.try(pool.Tick{})
+		if left = m.unfinished(); left == "" {
+			return
+		}
+	}
+	m.Fatalf("after half an hour in which all went well, %s has not ended", left)
+}
+
+func (m *machine) unfinished() string {
+	for _, e := range pool.AllSessions(m.state) {
+		if !e.Ended {
+			return "session " + string(e.ID) + " (" + string(e.State) + ": " + e.Reason + ")"
+		}
+	}
+	for _, j := range pool.AllJobs(m.state) {
+		if !j.Ended {
+			return "job " + string(j.ID) + " (" + string(j.State) + ": " + j.Reason + ")"
+		}
+	}
+	return ""
+}
+
+// anIdlePoolGoesToItsMinimum: to nothing, where nothing is to be kept.
+func (m *machine) anIdlePoolGoesToItsMinimum() {
+	m.Helper()
+	for range 6 {
+		m.pass(6 * time.Minute)
+		m.try(pool.Tick{})
+		m.progress(func() bool { return true })
+	}
+	for _, id := range m.state.Pools() {
+		set := m.state.Pool(id).Settings
+		keep := 0
+		if set.ModelLoading != domain.LoadCommandLine { // for which model would one be kept?
+			keep = max(set.Scaling.Min, min(set.Scaling.Max, (set.Scaling.Buffer+set.Slots-1)/set.Slots))
+		}
+		live, slots := m.state.ResourcesOf(id), 0
+		for _, r := range live {
+			slots += r.Slots
+		}
+		// Resources that were started with fewer slots than the settings say now make up for it in number.
+		if len(live) > keep && slots-largest(live) >= set.Scaling.Buffer && len(live) > set.Scaling.Min || len(live) < min(keep, 1) {
+			m.Fatalf("the idle pool %s has %d resources with %d slots, and %d are to be kept: %+v", id, len(live), slots, keep, set.Scaling)
+		}
+	}
+}
+
+func largest(resources []*pool.Resource) int {
+	most := 0
+	for _, r := range resources {
+		most = max(most, r.Slots)
+	}
+	return most
+}
