@@ -91,7 +91,7 @@ func TestEventsPageThroughIndexAndTail(t *testing.T) {
 		want := w.matching(f)
 		f.Limit = 3
 		var seen []int64
-		for {
+		for len(seen) <= len(want) {
 			got, err := w.reader.Events(t.Context(), f)
 			w.ok(err)
 			if len(got) == 0 {

@@ -44,6 +44,7 @@ func TestRenew(t *testing.T) {
 	wantExpiry(t, "as before", at, ok, err, time.Minute)
 	at, ok, err = l.Renew(ctx, "s1", time.Hour)
 	wantExpiry(t, "extended", at, ok, err, time.Hour)
+	mustExec(t, db, `UPDATE liveness SET expires_at = clock_timestamp() WHERE id = 's1'`)
 	at, ok, err = l.Renew(ctx, "s1", 0)
 	wantExpiry(t, "as extended", at, ok, err, time.Hour)
 	at, ok, err = l.Renew(ctx, "s1", 500*time.Millisecond)

@@ -150,7 +150,7 @@ func TestResultTakenOver(t *testing.T) {
 			}
 			return 0, io.EOF
 		})
-		n, err := r.Store(t.Context(), "j", "image/png", io.MultiReader(bytes.NewReader(noise(5*chunkSize)), meanwhile), plenty)
+		n, err := r.Store(t.Context(), "j", "image/png", io.MultiReader(bytes.NewReader(noise(3*chunkSize)), meanwhile, bytes.NewReader(noise(2*chunkSize))), plenty)
 		if !complete {
 			wantRefusal(t, err, domain.KindConflict, "result_superseded", "")
 			if count(t, db, `SELECT count(*) FROM results`) != 0 || count(t, db, `SELECT count(*) FROM result_meta WHERE attempt = 'other'`) != 1 {
@@ -221,7 +221,7 @@ func TestResultsPrune(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	mustExec(t, db, `UPDATE result_meta SET created_at = clock_timestamp() - interval '2 hours'`)
+	mustExec(t, db, `UPDATE result_meta SET created_at = clock_timestamp() - interval '90 minutes'`)
 	_, held, err := r.Open(t.Context(), "a")
 	if err != nil {
 		t.Fatal(err)
