@@ -42,6 +42,9 @@ type Row struct {
 	Ratio     float64 `json:"ratio,omitempty"` // of rrm to pgbench with as many clients
 }
 
+// MaxClients is how many clients may be measured at once: fewer than the resources and the connections of pgbench.
+const MaxClients = 280
+
 // resources is how many resources stand ready: more than clients, so that no booking is refused.
 const resources = 300
 
