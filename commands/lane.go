@@ -115,9 +115,9 @@ type Lane struct {
 // item is one command on its way through the lane.
 type item struct {
 	Request
-	ctx   context.Context
-	out   chan outcome // of capacity 1
-	twins []*item      // the same ID and hash in the same batch
+	ctx   context.Context //nolint:containedctx // of the client that waits: who is gone by its turn is not served
+	out   chan outcome    // of capacity 1
+	twins []*item         // the same ID and hash in the same batch
 }
 
 type outcome struct {

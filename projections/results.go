@@ -193,7 +193,7 @@ func (s *Results) Open(ctx context.Context, job domain.JobID) (ResultInfo, io.Re
 }
 
 type resultReader struct {
-	ctx  context.Context // of Open, as with an http.Request's body
+	ctx  context.Context //nolint:containedctx // of Open, as with an http.Request's body
 	db   *sqlx.DB
 	job  domain.JobID
 	seq  int

@@ -78,7 +78,7 @@ func hashSecret(secret string) []byte {
 	return h[:]
 }
 
-const tokenColumns = `id, owner, role, created_at, last_used_at, revoked_at`
+const tokenColumns = `id, owner, role, created_at, last_used_at, revoked_at` //nolint:gosec // G101 takes it for a secret
 
 // maxTokens bounds the list; more tokens than this are no list for people.
 const maxTokens = 10_000

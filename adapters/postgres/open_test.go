@@ -146,14 +146,14 @@ func testOpenRows(t *testing.T, dsn string) {
 		t.Fatal(err)
 	}
 	defer func() { _ = tx.Rollback() }()
-	rows, err := tx.Query(`SELECT generate_series(1, 10000)`)
+	rows, err := tx.Query(`SELECT generate_series(1, 10000)`) //nolint:rowserrcheck // nothing is read from it
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := tx.Exec(`SELECT 1`); err == nil || !strings.Contains(err.Error(), "already a query") {
 		t.Errorf("error %v", err)
 	}
-	if err := rows.Close(); err != nil {
+	if err := rows.Close(); err != nil { //nolint:sqlclosecheck // what comes after it is the test
 		t.Error(err)
 	}
 	if _, err := tx.Exec(`SELECT 1`); err != nil {

@@ -36,7 +36,7 @@ var (
 
 	// own is never stopped by us: the keeper sees the end of this process. But it
 	// must stay known, else the pipe to the keeper is closed as garbage.
-	own *SharedServer
+	own *SharedServer //nolint:unused // see above
 
 	// shared is the server of this process, started when the first test wants it.
 	shared = sync.OnceValues(func() (string, error) {

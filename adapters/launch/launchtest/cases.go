@@ -288,11 +288,11 @@ func (s suite) testEnvironment(t *testing.T, l Launcher) {
 	for _, name := range []string{"", "A B", "A=B", "1A", "A-B", "A\nB", "LÄNGE"} {
 		spec := s.spec("env-bad-name", "")
 		spec.Renderer.Environment = map[string]string{name: "x"}
-		s.refused(t, l, spec, "environment_variables")
+		_ = s.refused(t, l, spec, "environment_variables")
 	}
 	spec := s.spec("env-nul", "")
 	spec.Renderer.Environment = map[string]string{"A": "x\x00y"}
-	s.refused(t, l, spec, "environment_variables")
+	_ = s.refused(t, l, spec, "environment_variables")
 }
 
 func (s suite) refused(t *testing.T, l Launcher, spec domain.LaunchSpec, field string) *domain.Refusal {

@@ -163,7 +163,7 @@ func (l *Launcher) Launch(ctx context.Context, spec domain.LaunchSpec) (domain.L
 	if err := l.sweep(spec.Resource); err != nil {
 		return domain.Launched{}, err
 	}
-	rec, err := l.start(spec)
+	rec, err := l.start(ctx, spec)
 	if err != nil {
 		if !found.known {
 			_ = os.RemoveAll(l.dir(spec.Resource)) // nothing ever ran: leave nothing behind
@@ -176,8 +176,8 @@ func (l *Launcher) Launch(ctx context.Context, spec domain.LaunchSpec) (domain.L
 
 // start runs the program and puts it on record, before (so that a crash
 // between leaves a trace) and after.
-func (l *Launcher) start(spec domain.LaunchSpec) (record, error) {
-	port, err := l.freePort()
+func (l *Launcher) start(ctx context.Context, spec domain.LaunchSpec) (record, error) {
+	port, err := l.freePort(ctx)
 	if err != nil {
 		return record{}, err
 	}
@@ -215,7 +215,7 @@ func (l *Launcher) start(spec domain.LaunchSpec) (record, error) {
 	l.mu.Lock()
 	l.children[rec.Resource] = c
 	l.mu.Unlock()
-	go l.watch(cmd, rec, c.done)
+	go l.watch(cmd, rec, c.done) //nolint:gosec // G118: the process outlives the call
 	return rec, nil
 }
 
@@ -300,10 +300,10 @@ func (l *Launcher) finish(ctx context.Context, rec record, reason string, sure b
 // freePort asks the kernel for a port and lets go of it, for the renderer to
 // listen on. Another program may take it between; the renderer then fails to
 // listen and the caller launches again.
-func (l *Launcher) freePort() (int, error) {
+func (l *Launcher) freePort(ctx context.Context) (int, error) {
 	const tries = 50
 	for range tries {
-		ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, "0"))
 		if err != nil {
 			return 0, fmt.Errorf("find a free port: %w", err)
 		}
