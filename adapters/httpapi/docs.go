@@ -111,7 +111,13 @@ func docsOperations(doc *openapi3.T, tag string) []docsOperation {
 			if len(item.Servers) > 0 {
 				shown = path
 			}
-			out = append(out, docsOperationOf(op, method, shown, slices.Concat(item.Parameters, op.Parameters)))
+			o := docsOperationOf(op, method, shown, slices.Concat(item.Parameters, op.Parameters))
+			if tag == tagRendering {
+				o.Method = "ANY" // they are all the same
+				out = append(out, o)
+				break
+			}
+			out = append(out, o)
 		}
 	}
 	return out

@@ -184,7 +184,7 @@ func cutWith(t *testing.T, end func(*site), lively bool) {
 	<-open
 	end(s)
 	limit := 10 * time.Second
-	if strings.Contains(t.Name(), "here") {
+	if strings.Contains(t.Name(), "released_here") {
 		limit = time.Second / 2 // nobody need find out
 	}
 	select {

@@ -15,6 +15,10 @@ import (
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
+
+	"github.com/rendering-resource-manager/rrm/commands"
+	"github.com/rendering-resource-manager/rrm/eventstore"
+	"github.com/rendering-resource-manager/rrm/projections"
 )
 
 // reply is an answer with its body read.
@@ -275,3 +279,12 @@ func mustJSON(v any) []byte {
 	}
 	return b
 }
+
+// What the service is made of is what this package asks for.
+var (
+	_ Commands = (*commands.Handler)(nil)
+	_ Views    = (*projections.Reader)(nil)
+	_ Log      = (*eventstore.Log)(nil)
+	_ Wake     = (*eventstore.Bus)(nil)
+	_ Tokens   = (*projections.Tokens)(nil)
+)

@@ -22,6 +22,7 @@ const (
 	idempotencyKey = "Idempotency-Key"
 	maxKey         = 255 // bytes
 	opForward      = "forward"
+	tagRendering   = "rendering" // of what is forwarded, which the document can only sketch
 	forwardRoute   = BasePath + "/sessions/:id/renderer"
 )
 
@@ -50,7 +51,7 @@ func operations(doc *openapi3.T) (map[string]*operation, error) {
 			continue // outside the base path: nothing to check
 		}
 		for method, op := range item.Operations() {
-			if slices.Contains(op.Tags, "rendering") {
+			if slices.Contains(op.Tags, tagRendering) {
 				continue
 			}
 			o := &operation{id: op.OperationID, method: method}
