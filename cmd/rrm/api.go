@@ -183,7 +183,7 @@ func list[T any](limit int, get func(limit int, cursor string) (*http.Response, 
 // call is one run of a command that talks to a service.
 type call struct {
 	*program
-	ctx  context.Context
+	ctx  context.Context //nolint:containedctx // a call is one run of a command, which has one context
 	cmd  *cobra.Command
 	api  *api
 	json bool

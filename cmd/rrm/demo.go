@@ -44,7 +44,7 @@ func expect(holds bool, expected, found string, args ...any) error {
 }
 
 func (c *call) demo(out string) (err error) {
-	if err := os.MkdirAll(out, 0o755); err != nil { //nolint:gosec // pictures for everybody
+	if err := os.MkdirAll(out, 0o755); err != nil {
 		return noSuchFile(out, err)
 	}
 	interrupted := c.ctx

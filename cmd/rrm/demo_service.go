@@ -39,10 +39,10 @@ func startService(ctx context.Context) (_ *ownService, url string, err error) {
 		return nil, "", fmt.Errorf("make a data directory: %w", err)
 	}
 	s := &ownService{dir: dir, log: filepath.Join(dir, "rrm.log"), ended: make(chan struct{})}
-	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // Postgres of a root's service passes through as another user
+	if err := os.Chmod(dir, 0o711); err != nil { // Postgres of a root's service passes through as another user
 		return nil, "", errors.Join(fmt.Errorf("make a data directory: %w", err), s.forget())
 	}
-	s.cmd = exec.Command(self, "serve", "--demo", "--listen", "127.0.0.1:0", "--data-dir", filepath.Join(dir, "data")) //nolint:gosec // this program
+	s.cmd = exec.Command(self, "serve", "--demo", "--listen", "127.0.0.1:0", "--data-dir", filepath.Join(dir, "data"))
 	s.cmd.Env = ownEnvironment()
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the story, which then ends the service in order
 	stdout, err := s.run()

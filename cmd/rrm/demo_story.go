@@ -216,6 +216,7 @@ func (s *story) queueAndRefusal() error {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = res.Body.Close() }()
 	status, after := res.StatusCode, res.Header.Get("Retry-After")
 	_, _, err = answer[client.Session](res, nil)
 	var no *client.Error

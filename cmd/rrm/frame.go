@@ -64,7 +64,7 @@ func (c *call) frame(id, file, format string) error {
 	if err != nil {
 		return fmt.Errorf("ask for a frame: %w", err)
 	}
-	res, err := c.api.render(req)
+	res, err := c.api.render(req) //nolint:bodyclose // save closes it
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -259,8 +258,7 @@ func sizesText(sizes map[string]int) string {
 }
 
 func (p *program) admissionCommand() *cobra.Command {
-	show := func(c *call, res *http.Response, err error) error {
-		a, raw, err := answer[client.Admission](res, err)
+	show := func(c *call, a client.Admission, raw []byte, err error) error {
 		if err != nil {
 			return err
 		}
@@ -275,24 +273,24 @@ func (p *program) admissionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "admission", Short: "Show, suspend or open the admission of new sessions", Args: needs(0, 0),
 		RunE: p.client(func(c *call, _ []string) error {
-			res, err := c.api.GetAdmission(c.ctx)
-			return show(c, res, err)
+			a, raw, err := answer[client.Admission](c.api.GetAdmission(c.ctx))
+			return show(c, a, raw, err)
 		}),
 	}
 	var reason string
 	suspend := &cobra.Command{
 		Use: "suspend", Short: "Admit no new sessions; what exists goes on", Args: needs(0, 0),
 		RunE: p.client(func(c *call, _ []string) error {
-			res, err := c.api.SetAdmission(c.ctx, client.Admission{Reason: reason})
-			return show(c, res, err)
+			a, raw, err := answer[client.Admission](c.api.SetAdmission(c.ctx, client.Admission{Reason: reason}))
+			return show(c, a, raw, err)
 		}),
 	}
 	suspend.Flags().StringVar(&reason, "reason", "", "given to those who are refused, such as: maintenance until 16:00")
 	open := &cobra.Command{
 		Use: "open", Short: "Admit new sessions again", Args: needs(0, 0),
 		RunE: p.client(func(c *call, _ []string) error {
-			res, err := c.api.SetAdmission(c.ctx, client.Admission{Open: true})
-			return show(c, res, err)
+			a, raw, err := answer[client.Admission](c.api.SetAdmission(c.ctx, client.Admission{Open: true}))
+			return show(c, a, raw, err)
 		}),
 	}
 	cmd.AddCommand(suspend, open)

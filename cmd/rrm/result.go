@@ -47,7 +47,7 @@ func (c *call) fetchResult(id, file string) error {
 	if err := c.writable(file); err != nil {
 		return err
 	}
-	res, err := c.api.streams.GetJobResult(c.ctx, id)
+	res, err := c.api.streams.GetJobResult(c.ctx, id) //nolint:bodyclose // save closes it
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (c *call) fetchResult(id, file string) error {
 }
 
 // save writes the body of an answer to a file, or tells its refusal. A file is there whole or not at all.
-func (c *call) save(res *http.Response, file string) (err error) {
+func (c *call) save(res *http.Response, file string) error {
 	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode != http.StatusOK {
 		raw, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer))

@@ -193,7 +193,7 @@ func (c *call) readSpec(arg string) (map[string]any, error) {
 func (c *call) readFile(path string) ([]byte, error) {
 	in := c.stdin
 	if path != "-" {
-		f, err := os.Open(path) //nolint:gosec // the user names it
+		f, err := os.Open(path)
 		if err != nil {
 			return nil, noSuchFile(path, err)
 		}

@@ -58,26 +58,30 @@ func (p *program) tokenCreate() *cobra.Command {
 func (p *program) tokenList() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{Use: "list", Short: "List tokens, revoked ones too", Args: needs(0, 0)}
-	cmd.RunE = p.withStore(func(ctx context.Context, s *store) error {
-		all, err := projections.NewTokens(s.db).List(ctx)
-		if err != nil {
+	cmd.RunE = p.run(func(cmd *cobra.Command, args []string) error {
+		if err := checkOutput(output); err != nil {
 			return err
 		}
-		switch output {
-		case "json":
-			raw, err := json.Marshal(map[string]any{"items": all})
-			if err != nil {
-				return fmt.Errorf("print tokens: %w", err)
-			}
-			return writeJSON(p.stdout, raw)
-		case "table":
-			p.tokenTable(all)
-			return nil
-		}
-		return usage("--output is table or json, not %q", output)
+		return p.withStore(func(ctx context.Context, s *store) error { return p.listTokens(ctx, s, output) })(cmd, args)
 	})
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	outputFlag(cmd, &output)
 	return cmd
+}
+
+func (p *program) listTokens(ctx context.Context, s *store, output string) error {
+	all, err := projections.NewTokens(s.db).List(ctx)
+	if err != nil {
+		return err
+	}
+	if output == "table" {
+		p.tokenTable(all)
+		return nil
+	}
+	raw, err := json.Marshal(map[string]any{"items": all})
+	if err != nil {
+		return fmt.Errorf("print tokens: %w", err)
+	}
+	return writeJSON(p.stdout, raw)
 }
 
 func (p *program) tokenTable(all []projections.Token) {

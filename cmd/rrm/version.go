@@ -7,8 +7,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is what the build recorded: a release's tag, else the commit.
+// release is set by the linker (make build); empty in other builds.
+var release string
+
+// version is the release, else what the build recorded: a tag or the commit.
 func version() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "devel"
