@@ -257,8 +257,18 @@ func walk(d *json.Decoder) (field string, err error) {
 	type object struct {
 		seen map[string]bool // nil: an array
 		key  bool            // a key is next
+		name string          // of the field that is being read
 	}
 	var stack []object
+	path := func() string {
+		var names []string
+		for _, o := range stack {
+			if o.name != "" {
+				names = append(names, o.name)
+			}
+		}
+		return strings.Join(names, ".")
+	}
 	for {
 		t, err := d.Token()
 		if err != nil {
@@ -268,14 +278,14 @@ func walk(d *json.Decoder) (field string, err error) {
 			return "", err
 		}
 		if err := storable(t); err != nil {
-			return "", err
+			return path(), err
 		}
 		top := len(stack) - 1
 		if name, ok := t.(string); ok && top >= 0 && stack[top].key {
 			if stack[top].seen[name] {
 				return name, fmt.Errorf("the field %q is there twice", name)
 			}
-			stack[top].seen[name], stack[top].key = true, false
+			stack[top].seen[name], stack[top].key, stack[top].name = true, false, name
 			continue
 		}
 		switch t {
