@@ -140,6 +140,9 @@ func TestClaimLeavesWhoWaits(t *testing.T) {
 	if got, err := l.ClaimExpired(t.Context(), 10); err != nil || len(got) != 0 {
 		t.Fatalf("claimed %v, %v, of a session that waits", got, err)
 	}
+	if v, err := w.reader.Session(t.Context(), "s1"); err != nil || v.LeaseExpiresAt != nil {
+		t.Errorf("the session that waits shows a lease: %s, %v", asJSON(t, v), err)
+	}
 	w.pass(time.Hour)
 	w.do(pool.Tick{})
 	w.serve("a")

@@ -154,6 +154,22 @@ func TestResources(t *testing.T) {
 	wantRefusal(t, err, domain.KindInvalid, "invalid", "state")
 }
 
+// A resource that is given its model on the command line counts for it before it has loaded anything.
+func TestResourcesBoundToAModel(t *testing.T) {
+	w := newWorld(t)
+	w.do(pool.ConfigureRenderer{Renderer: domain.Renderer{
+		ID: "a", CommandLine: "render", Launcher: domain.LauncherLocal, Slots: 1, ModelsPerResource: 1,
+		ModelLoading: domain.LoadCommandLine, Scaling: domain.ScalingSettings{Max: 1},
+	}})
+	w.book("a", "s1", "circuit:1", "alice")
+	for model, want := range map[string]int{"circuit:1": 1, "circuit:2": 0} {
+		got, _, err := w.reader.Resources(t.Context(), ResourceFilter{Model: model}, Page{})
+		if err != nil || len(got) != want {
+			t.Errorf("%d resources are bound to %s, %v: %s", len(got), model, err, asJSON(t, got))
+		}
+	}
+}
+
 func idsOf[T any, ID comparable](all []T, id func(T) ID) []ID {
 	var out []ID
 	for _, v := range all {
