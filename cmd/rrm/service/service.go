@@ -230,7 +230,9 @@ func (k keeper) Keep(ctx context.Context) error {
 	_, err1 := k.s.Log.PruneAnswers(ctx, k.s.cfg.Keep, 10_000)
 	_, err2 := k.s.Results.Prune(ctx, k.s.cfg.Keep)
 	err3 := projections.NewCallbacks(k.s.DB).Prune(ctx, k.s.cfg.Keep)
-	return errors.Join(err1, err2, err3, k.s.Log.EnsurePartition(ctx))
+	_, err4 := k.s.Leases.Forget(ctx, "job", k.s.cfg.Keep)
+	_, err5 := k.s.Leases.Forget(ctx, "model", k.s.cfg.Keep)
+	return errors.Join(err1, err2, err3, err4, err5, k.s.Log.EnsurePartition(ctx))
 }
 
 // binDirs are where bare program names are looked for first: beside rrm itself.
