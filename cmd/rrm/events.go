@@ -208,7 +208,7 @@ func (c *call) printEvent(e *client.Event) error {
 	if c.now().Sub(e.RecordedAt) > 24*time.Hour {
 		at = e.RecordedAt.Local().Format("2006-01-02 15:04:05")
 	}
-	c.line("%6d  %s  %-19s %s", e.Position, at, e.Type, c.eventText(e))
+	c.line("%s", strings.TrimRight(fmt.Sprintf("%6d  %s  %-19s %s", e.Position, at, e.Type, c.eventText(e)), " "))
 	return nil
 }
 

@@ -66,14 +66,14 @@ func (p *program) verify(ctx context.Context, s *store, output string) error {
 		}
 	}
 	if v.Differences > 0 {
-		return &hinted{fmt.Errorf("%s not what the %d events of the log say", count(v.Differences, "live row is", "live rows are"), v.Events), "`rrm rebuild` makes the live views from the log."}
+		return &hinted{fmt.Errorf("%s not what the log says, %s", count(v.Differences, "live row is", "live rows are"), count(int(v.Events), "event", "events")), "`rrm rebuild` makes the live views from the log."}
 	}
 	if output == "table" {
 		rows := 0
 		for _, n := range v.Rows {
 			rows += n
 		}
-		p.line("All %d live rows are what the %d events of the log say.", rows, v.Events)
+		p.line("The live views are what the log says: %s, %s.", count(rows, "row", "rows"), count(int(v.Events), "event", "events"))
 	}
 	return nil
 }
