@@ -85,6 +85,41 @@ func bookingOf(s *pool.State, id domain.SessionID, at time.Time) Booking {
 	return b
 }
 
+// OpenSession makes a session that holds nothing yet, for ScheduleSession to book for.
+func (h *Handler) OpenSession(ctx context.Context, c Call, cmd pool.OpenSession) (pool.Session, error) {
+	hash := hashOf(cmd)
+	if cmd.Session == "" {
+		cmd.Session = domain.SessionID(newID())
+	}
+	var out pool.Session
+	_, err := h.do(ctx, c, hash, cmd, func(s *pool.State, _ eventstore.Meta) any { return s.Session(cmd.Session) }, &out)
+	return out, err
+}
+
+// ScheduleSession books for an opened session: allocated, or queued.
+func (h *Handler) ScheduleSession(ctx context.Context, c Call, cmd pool.ScheduleSession) (Booking, error) {
+	var out Booking
+	repeated, err := h.do(ctx, c, hashOf(cmd), cmd, func(s *pool.State, m eventstore.Meta) any {
+		return bookingOf(s, cmd.Session, m.DecidedAt)
+	}, &out)
+	out.Repeated = repeated
+	return out, err
+}
+
+// RegisterResource takes in a resource that someone else started; it is ready when its probe is answered.
+func (h *Handler) RegisterResource(ctx context.Context, c Call, cmd pool.RegisterResource) (pool.Resource, error) {
+	var out pool.Resource
+	_, err := h.do(ctx, c, hashOf(cmd), cmd, func(s *pool.State, _ eventstore.Meta) any {
+		for _, r := range s.ResourcesOf(cmd.Renderer) {
+			if r.ID == cmd.Resource || cmd.Resource == "" && r.Address == cmd.Address {
+				return r
+			}
+		}
+		return nil
+	}, &out)
+	return out, err
+}
+
 // ReleaseSession ends a session. Repeating is safe: a session that has ended is given as it is.
 func (h *Handler) ReleaseSession(ctx context.Context, c Call, cmd pool.ReleaseSession) (pool.Session, error) {
 	var out pool.Session
@@ -192,7 +227,7 @@ func (h *Handler) RenewLease(ctx context.Context, _ Call, id domain.SessionID, l
 	if err != nil {
 		return time.Time{}, err
 	}
-	if e, is := entity.(*pool.Session); is && (e.Waiting() || e.State == pool.SessionStateLoading) {
+	if e, is := entity.(*pool.Session); is && !e.Throughout && (e.Waiting() || e.State == pool.SessionStateLoading) {
 		return time.Time{}, nil
 	}
 	return time.Time{}, domain.Conflict("session_ended", "session %q has ended; book a new one", id)

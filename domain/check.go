@@ -96,6 +96,7 @@ func checkTexts(r *Renderer) error {
 		{"process_rest_parameters_format", r.ProcessFormat, maxCommandLine},
 		{"scheduler_rest_parameters_format", r.SchedulerFormat, maxCommandLine},
 		{"project", r.Project, maxSetting}, {"queue", r.Queue, maxSetting},
+		{"qos", r.QOS, maxSetting}, {"reservation", r.Reservation, maxSetting}, {"working_directory", r.WorkDir, maxSetting},
 	} {
 		if err := CheckText(t.field, t.value, t.most); err != nil {
 			return err
@@ -103,6 +104,9 @@ func checkTexts(r *Renderer) error {
 	}
 	if r.CommandLine == "" && r.Launcher != LauncherStatic {
 		return Invalid("command_line", "the %s launcher needs a command line", r.Launcher)
+	}
+	if r.WorkDir != "" && r.WorkDir[0] != '/' {
+		return Invalid("working_directory", "the working directory is an absolute path, not %q", r.WorkDir)
 	}
 	for i, m := range r.Modules {
 		if err := CheckText(fmt.Sprintf("modules[%d]", i), m, maxSetting); err != nil {
@@ -191,6 +195,7 @@ func checkTimes(r *Renderer) error {
 		field            string
 		value, low, high Duration
 	}{
+		{"allocation_time", r.AllocationTime, 0, 365 * day},
 		{"scaling.idle", r.Scaling.Idle, 0, 30 * day}, {"job.timeout", r.Job.Timeout, second, 7 * day},
 		{"probe.start_timeout", r.Probe.StartTimeout, second, day}, {"probe.load_timeout", r.Probe.LoadTimeout, second, day},
 		{"probe.interval", r.Probe.Interval, second / 10, second * 3600}, {"probe.timeout", r.Probe.Timeout, second / 10, second * 60},

@@ -192,12 +192,22 @@ func TestCheckedBounds(t *testing.T) {
 		{"placement.policy", func(r *Renderer, bad bool) { r.Placement.Policy = choice("expected", bad) }},
 		{"models_per_resource", func(r *Renderer, bad bool) { r.ModelLoading, r.ModelsPerResource = LoadCommandLine, most(1, bad) }},
 		{"environment_variables", func(r *Renderer, bad bool) { r.Environment = variables(most(128, bad)) }},
-		{"environment_variables", func(r *Renderer, bad bool) { r.Environment = map[string]string{map[bool]string{true: "1A", false: "_A1"}[bad]: "x"} }},
+		{"environment_variables", func(r *Renderer, bad bool) {
+			r.Environment = map[string]string{map[bool]string{true: "1A", false: "_A1"}[bad]: "x"}
+		}},
 		{"environment_variables.A", func(r *Renderer, bad bool) { r.Environment = map[string]string{"A": text(4096, bad)} }},
-		{"environment_variables.A", func(r *Renderer, bad bool) { r.Environment = map[string]string{"A": map[bool]string{true: "\x00", false: "\n"}[bad]} }},
-		{"placement.parameters.x", func(r *Renderer, bad bool) { r.Placement.Parameters = map[string]float64{"x": map[bool]float64{true: math.NaN(), false: 1}[bad]} }},
-		{"placement.parameters.x", func(r *Renderer, bad bool) { r.Placement.Parameters = map[string]float64{"x": map[bool]float64{true: math.Inf(1), false: 1}[bad]} }},
-		{"command_line", func(r *Renderer, bad bool) { r.CommandLine, r.Launcher = "", map[bool]string{true: LauncherSlurm, false: LauncherStatic}[bad] }},
+		{"environment_variables.A", func(r *Renderer, bad bool) {
+			r.Environment = map[string]string{"A": map[bool]string{true: "\x00", false: "\n"}[bad]}
+		}},
+		{"placement.parameters.x", func(r *Renderer, bad bool) {
+			r.Placement.Parameters = map[string]float64{"x": map[bool]float64{true: math.NaN(), false: 1}[bad]}
+		}},
+		{"placement.parameters.x", func(r *Renderer, bad bool) {
+			r.Placement.Parameters = map[string]float64{"x": map[bool]float64{true: math.Inf(1), false: 1}[bad]}
+		}},
+		{"command_line", func(r *Renderer, bad bool) {
+			r.CommandLine, r.Launcher = "", map[bool]string{true: LauncherSlurm, false: LauncherStatic}[bad]
+		}},
 	} {
 		good, bad := plain(), plain()
 		c.change(&good, false)

@@ -14,11 +14,15 @@ type Renderer struct {
 	SchedulerFormat string            `json:"scheduler_rest_parameters_format,omitempty"` // the same for a scheduled one
 	Project         string            `json:"project,omitempty"`
 	Queue           string            `json:"queue,omitempty"`
+	QOS             string            `json:"qos,omitempty"`         // quality of service
+	Reservation     string            `json:"reservation,omitempty"` // nodes that an administrator set aside
 	Exclusive       bool              `json:"exclusive,omitempty"`
 	Nodes           int               `json:"nb_nodes,omitempty"`
 	CPUs            int               `json:"nb_cpus,omitempty"`
 	GPUs            int               `json:"nb_gpus,omitempty"`
-	Memory          int               `json:"memory,omitempty"` // MiB that the scheduler is asked for
+	Memory          int               `json:"memory,omitempty"`            // MiB that the scheduler is asked for
+	AllocationTime  Duration          `json:"allocation_time,omitempty"`   // after which the scheduler ends a resource; 0: its own default
+	WorkDir         string            `json:"working_directory,omitempty"` // where the program starts; empty: the launcher's choice
 	GracefulExit    bool              `json:"graceful_exit"`
 	WaitUntilReady  bool              `json:"wait_until_running"`
 

@@ -241,7 +241,8 @@ END $$;
 -- rrm_append appends if the log still ends at p_expected and has epoch p_epoch. It returns the new head, or -1 if the
 -- head moved: nothing was written, refresh and decide again. All or nothing, and durable when it returns.
 -- The first compare is without the lock, so that a stale caller costs no transaction id and no WAL.
--- A session that becomes ready gets its lease here, so that there is no lease without an end; one that ended loses it.
+-- A session that becomes ready, or whose lease counts throughout, gets its lease here, so that there is no lease
+-- without an end; one that ended loses it.
 -- Never NOTIFY in here: it makes all commits of the server wait for each other.
 -- +goose StatementBegin
 CREATE FUNCTION rrm_append(
@@ -285,13 +286,14 @@ BEGIN
       INSERT INTO sessions AS r (id, body, position)
         SELECT i, b::jsonb, head FROM unnest(p_view, p_row, p_body) AS x(v, i, b) WHERE v = 'sessions'
         ON CONFLICT (id) DO UPDATE SET body = EXCLUDED.body, position = EXCLUDED.position
-        RETURNING r.id, r.state, r.ended, r.resource, (r.body->>'lease_seconds')::double precision AS lease
+        RETURNING r.id, r.state, r.ended, r.resource, (r.body->>'lease_seconds')::double precision AS lease,
+          coalesce((r.body->>'leased_throughout')::boolean, false) AS throughout
     ), over AS (
       DELETE FROM liveness l USING up WHERE up.ended AND l.kind = 'session' AND l.id = up.id
     )
     INSERT INTO liveness AS l (kind, id, expires_at, lease_seconds, detail, updated_at)
       SELECT 'session', id, at + lease * interval '1 second', lease, jsonb_build_object('resource', resource), at
-      FROM up WHERE state = 'ready' AND NOT ended
+      FROM up WHERE (state = 'ready' OR throughout) AND NOT ended
       ON CONFLICT (kind, id) DO UPDATE
         SET expires_at = EXCLUDED.expires_at, lease_seconds = EXCLUDED.lease_seconds, claimed = false,
             detail = l.detail || EXCLUDED.detail, updated_at = EXCLUDED.updated_at

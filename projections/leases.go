@@ -122,7 +122,8 @@ func (l *Leases) ClaimExpired(ctx context.Context, limit int) ([]domain.SessionI
 WITH over AS (
   SELECT id FROM liveness l
   WHERE kind = 'session' AND expires_at < now() AND (NOT claimed OR updated_at < now() - $2 * interval '1 second')
-    AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.id = l.id AND s.state IN ('queued', 'starting', 'loading'))
+    AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.id = l.id AND s.state IN ('queued', 'starting', 'loading')
+      AND NOT coalesce((s.body->>'leased_throughout')::boolean, false))
   ORDER BY expires_at LIMIT $1 FOR NO KEY UPDATE OF l SKIP LOCKED
 )
 UPDATE liveness l SET claimed = true, updated_at = clock_timestamp()

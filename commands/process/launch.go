@@ -66,7 +66,7 @@ func (m *Launch) RunOnce(ctx context.Context) error {
 			m.unlaunchable(ctx, r)
 			continue
 		}
-		m.step(ctx, r, set, launcher, gone[r.ID])
+		m.step(ctx, r, set.With(r.Overrides), launcher, gone[r.ID])
 	}
 	m.forget(resources)
 	m.stopOrphans(ctx)

@@ -50,6 +50,7 @@ var entries = map[string]entry{
 	"model.loaded":        of[pool.ModelLoaded](),
 	"model.failed":        of[pool.ModelFailed](),
 	"model.evicted":       of[pool.ModelEvicted](),
+	"session.opened":      of[pool.SessionOpened](),
 	"session.requested":   of[pool.SessionRequested](),
 	"session.queued":      of[pool.SessionQueued](),
 	"session.starting":    of[pool.SessionStarting](),

@@ -26,7 +26,7 @@ var examples = []pool.Event{
 	pool.RendererConfigured{Renderer: renderer()},
 	pool.RendererRemoved{},
 	pool.AdmissionChanged{Open: true, Reason: "maintenance is over"},
-	pool.ResourceRequested{Resource: first, Launcher: "slurm", Slots: 2, MaxModels: 3, MemoryMiB: 8192, Model: "circuit:100", Reason: "2 wait and 0 slots are coming"},
+	pool.ResourceRequested{Resource: first, Launcher: "slurm", Slots: 2, MaxModels: 3, MemoryMiB: 8192, Model: "circuit:100", Overrides: &overrides, Labels: map[string]string{"gpu": "a100"}, Reason: "2 wait and 0 slots are coming"},
 	pool.ResourceStarting{Resource: first, Handle: domain.Handle(`{"pid":4711,"started":"8812345"}`), Address: "127.0.0.1:43115", Node: "node7"},
 	pool.ResourceReady{Resource: first, Address: "127.0.0.1:43115", Capabilities: []string{"models", "jobs", "image", "stream", "camera"}, JobKinds: []string{"image", "frames"}, Seconds: 0.412},
 	pool.ResourceDraining{Resource: first, Reason: "node7 is to be updated"},
@@ -38,7 +38,8 @@ var examples = []pool.Event{
 	pool.ModelLoaded{Resource: first, Model: "circuit:100", Seconds: 3.25, MemoryMiB: 412},
 	pool.ModelFailed{Resource: first, Model: "circuit:1000000", Code: "model_too_large", Reason: "the model needs 412000 MiB and 8192 MiB are allowed"},
 	pool.ModelEvicted{Resource: first, Model: "neuron:1", For: "circuit:100", Decision: decision("evicted", "unused, and cheapest to bring back of what demo-1-5f0a holds")},
-	pool.SessionRequested{Session: sess, Model: "circuit:100", Owner: "ann", Params: []byte(`{"theme":"dark"}`), WaitSeconds: 120, LeaseSeconds: 60, MaxSeconds: 3600, OnLost: "move"},
+	pool.SessionRequested{Session: sess, Model: "circuit:100", Owner: "ann", Params: []byte(`{"theme":"dark"}`), WaitSeconds: 120, LeaseSeconds: 60, MaxSeconds: 3600, OnLost: "move", Overrides: &overrides},
+	pool.SessionOpened{Session: sess, Owner: "ann", LeaseSeconds: 300},
 	pool.SessionQueued{Session: sess, Place: 3, EstimateSeconds: 12.5, Decision: decision("queued", "resource demo-2-91c3 is starting")},
 	pool.SessionStarting{Session: sess, Resource: second},
 	pool.SessionAllocated{Session: sess, Resource: first, Model: "circuit:100", Owner: "ann", Warm: true, Waited: 1.5, Saved: 3.25, Decision: decision("allocated", "the model is loaded there")},
@@ -68,7 +69,8 @@ func renderer() domain.Renderer {
 	r, err := domain.Renderer{
 		ID: "demo", Name: "Demonstration", Description: "The reference renderer", CommandLine: "rrm-renderer --listen ${rest_hostname}:${rest_port}",
 		Environment: map[string]string{"LANG": "C"}, Modules: []string{"BBP/viz"}, ProcessFormat: "--listen ${rest_hostname}:${rest_port}",
-		SchedulerFormat: "--listen 0.0.0.0:${rest_port}", Project: "proj3", Queue: "interactive", Exclusive: true, Nodes: 1, CPUs: 8, GPUs: 1, Memory: 16384,
+		SchedulerFormat: "--listen 0.0.0.0:${rest_port}", Project: "proj3", Queue: "interactive", QOS: "high", Reservation: "demo-day", AllocationTime: domain.Duration(time.Hour), WorkDir: "/data/viz",
+		Exclusive: true, Nodes: 1, CPUs: 8, GPUs: 1, Memory: 16384,
 		GracefulExit: true, WaitUntilReady: true, Launcher: domain.LauncherSlurm, Slots: 2, ModelsPerResource: 3, MemoryMiB: 8192, ModelLoading: domain.LoadHTTP,
 		Scaling:   domain.ScalingSettings{Min: 1, Max: 4, Buffer: 1, Idle: domain.Duration(5 * time.Minute)},
 		Placement: domain.PlacementSettings{Policy: "expected", Parameters: map[string]float64{"patience": 20}},
@@ -77,6 +79,12 @@ func renderer() domain.Renderer {
 		panic(err)
 	}
 	return r
+}
+
+// overrides are what a session of the predecessor's clients may ask for.
+var overrides = domain.Overrides{
+	Launcher: "local", Arguments: "--volume circuit:100", Environment: map[string]string{"THEME": "dark"},
+	Nodes: 2, CPUs: 8, GPUs: 1, Memory: 4096, Queue: "test", Reservation: "demo-day", Exclusive: true, Time: domain.Duration(time.Hour),
 }
 
 func decision(outcome, reason string) pool.Decision {

@@ -47,6 +47,7 @@ type Option struct {
 	MaxModels int
 	MemoryMiB int             // 0: no limit known
 	Bound     domain.ModelKey // the one model that it keeps for life; empty: any
+	Key       string          // of the overrides that it was started with
 	CanLoad   bool            // false: models are no matter of loading at all (model_loading none)
 	Models    []Held
 }
@@ -54,6 +55,7 @@ type Option struct {
 // Want is who asks.
 type Want struct {
 	Model       domain.ModelKey
+	Key         string  // of the overrides that it must have been started with
 	LoadSeconds float64 // expected, cold
 	MemoryMiB   int     // 0: not known
 	Now         time.Time
@@ -67,6 +69,8 @@ type Candidate struct {
 	Free     int               `json:"free"`
 	Evicts   []domain.ModelKey `json:"evicts,omitempty"`
 	seq      int64
+	evicting int // how many would have to go
+	option   int // its place among the options
 }
 
 // The states of a candidate.
@@ -98,11 +102,12 @@ const few = 4
 
 // The reasons for which a resource is no candidate.
 const (
-	NoFreeSlot  = "no_free_slot"
-	ModelsInUse = "models_in_use"  // all places for models are taken by models in use
-	TooLarge    = "memory_in_use"  // not enough memory even without the unused models
-	OtherModel  = "bound_to_other" // keeps another model for life
-	maxScanned  = 10_000           // options looked at for one choice: as many as a pool may have resources
+	NoFreeSlot       = "no_free_slot"
+	ModelsInUse      = "models_in_use"     // all places for models are taken by models in use
+	TooLarge         = "memory_in_use"     // not enough memory even without the unused models
+	OtherModel       = "bound_to_other"    // keeps another model for life
+	StartedOtherwise = "started_otherwise" // with other overrides than are asked for
+	maxScanned       = 10_000              // options looked at for one choice: as many as a pool may have resources
 )
 
 // Choose finds the option with the least expected time to first frame. A warm
@@ -110,27 +115,46 @@ const (
 // to take no time. Ties go to where the least is evicted, then to the fewest
 // used, then to the oldest resource.
 func Choose(w Want, options []Option) Choice {
-	c := Choice{Filtered: map[string]int{}}
-	var all []Candidate
+	var c Choice
+	var best [few + 1]Candidate // in order; the last is the one that falls out
+	n := 0
 	for i := range options[:min(len(options), maxScanned)] {
 		cand, why := consider(w, &options[i])
 		if why != "" {
+			if c.Filtered == nil {
+				c.Filtered = map[string]int{}
+			}
 			c.Filtered[why]++
 			continue
 		}
-		all = append(all, cand)
+		c.Count++
+		cand.option = i
+		at := n
+		for ; at > 0 && compare(&cand, &best[at-1]) < 0; at-- {
+			best[at] = best[at-1]
+		}
+		best[at] = cand
+		n = min(few, n+1)
 	}
-	c.Count = len(all)
-	if len(all) == 0 {
+	if n == 0 {
 		return c
 	}
-	slices.SortFunc(all, func(a, b Candidate) int {
-		return cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(a.Seconds, b.Seconds),
-			cmp.Compare(len(a.Evicts), len(b.Evicts)), cmp.Compare(b.Free, a.Free), cmp.Compare(a.seq, b.seq))
-	})
-	c.Few = slices.Clone(all[:min(len(all), few)])
+	c.Few = slices.Clone(best[:n])
+	for i := range c.Few {
+		if f := &c.Few[i]; f.evicting > 0 {
+			f.Evicts = evicted(&options[f.option], f.evicting)
+		}
+	}
 	c.Best = &c.Few[0]
 	return c
+}
+
+// compare orders candidates, the best first.
+func compare(a, b *Candidate) int {
+	if c := cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(a.Seconds, b.Seconds)); c != 0 {
+		return c
+	}
+	return cmp.Or(cmp.Compare(a.evicting, b.evicting), cmp.Compare(b.Free, a.Free), cmp.Compare(a.seq, b.seq))
 }
 
 // consider prices one option, or says why it is none.
@@ -138,6 +162,9 @@ func consider(w Want, o *Option) (Candidate, string) {
 	c := Candidate{Resource: o.Resource, Free: o.Free, seq: o.Seq}
 	if o.Free <= 0 {
 		return c, NoFreeSlot
+	}
+	if o.Key != w.Key {
+		return c, StartedOtherwise
 	}
 	if o.Bound != "" && o.Bound != w.Model {
 		return c, OtherModel
@@ -153,44 +180,66 @@ func consider(w Want, o *Option) (Candidate, string) {
 			return c, ""
 		}
 	}
-	evicts, cost, why := makeRoom(w, o)
+	evicting, cost, why := makeRoom(w, o)
 	if why != "" {
 		return c, why
 	}
-	c.State, c.Evicts, c.Seconds = Cold, evicts, w.LoadSeconds+cost
+	c.State, c.evicting, c.Seconds = Cold, evicting, w.LoadSeconds+cost
 	if !o.CanLoad {
 		c.Seconds = 0
 	}
 	return c, ""
 }
 
-// makeRoom says which unused models must go so that the wanted one fits, the
-// cheapest to bring back first, and what bringing them back would cost. Of
-// equally cheap ones the longest unused goes.
-func makeRoom(w Want, o *Option) (evicts []domain.ModelKey, cost float64, why string) {
+// makeRoom says how many unused models must go so that the wanted one fits, the
+// cheapest to bring back first, and what bringing them back would cost.
+func makeRoom(w Want, o *Option) (evicting int, cost float64, why string) {
 	places, memory := o.MaxModels-len(o.Models), o.MemoryMiB
 	for i := range o.Models {
 		memory -= o.Models[i].MemoryMiB
 	}
-	fits := func() bool { return places > 0 && (o.MemoryMiB == 0 || memory >= w.MemoryMiB) }
-	if fits() {
-		return nil, 0, ""
+	if fits(w, o, places, memory) {
+		return 0, 0, ""
 	}
-	unused := slices.DeleteFunc(slices.Clone(o.Models), func(h Held) bool { return h.Users > 0 })
-	slices.SortFunc(unused, func(a, b Held) int {
-		return cmp.Or(cmp.Compare(a.LoadSeconds, b.LoadSeconds), a.LastUsed.Compare(b.LastUsed), cmp.Compare(a.Model, b.Model))
-	})
-	for _, h := range unused {
-		evicts, cost = append(evicts, h.Model), cost+h.LoadSeconds
+	var few [8]*Held
+	for n, h := range unused(o, few[:0]) {
+		cost += h.LoadSeconds
 		places, memory = places+1, memory+h.MemoryMiB
-		if fits() {
-			return evicts, cost, ""
+		if fits(w, o, places, memory) {
+			return n + 1, cost, ""
 		}
 	}
 	if places <= 0 {
-		return nil, 0, ModelsInUse
+		return 0, 0, ModelsInUse
 	}
-	return nil, 0, TooLarge
+	return 0, 0, TooLarge
+}
+
+func fits(w Want, o *Option, places, memory int) bool {
+	return places > 0 && (o.MemoryMiB == 0 || memory >= w.MemoryMiB)
+}
+
+// unused appends the models that nobody uses in the order in which they are to
+// go: the cheapest to bring back first, of equally cheap ones the longest unused.
+func unused(o *Option, list []*Held) []*Held {
+	for i := range o.Models {
+		if o.Models[i].Users == 0 {
+			list = append(list, &o.Models[i])
+		}
+	}
+	slices.SortFunc(list, func(a, b *Held) int {
+		return cmp.Or(cmp.Compare(a.LoadSeconds, b.LoadSeconds), a.LastUsed.Compare(b.LastUsed), cmp.Compare(a.Model, b.Model))
+	})
+	return list
+}
+
+// evicted are the first n models to go.
+func evicted(o *Option, n int) []domain.ModelKey {
+	models := make([]domain.ModelKey, 0, n)
+	for _, h := range unused(o, nil)[:n] {
+		models = append(models, h.Model)
+	}
+	return models
 }
 
 // WaitForWarm says whether a job had better wait for a busy resource that has

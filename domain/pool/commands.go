@@ -51,6 +51,21 @@ type (
 		MaxTime  time.Duration // 0: no bound but the lease
 		OnLost   string
 	}
+	// OpenSession makes a session that holds nothing yet; ScheduleSession books for it.
+	// Its lease counts from now on, in every state.
+	OpenSession struct {
+		Session  domain.SessionID
+		Renderer domain.RendererID
+		Owner    domain.Owner
+		Lease    time.Duration
+	}
+	// ScheduleSession books for an opened session. It waits in the queue; it is never refused for want of a slot.
+	ScheduleSession struct {
+		Session   domain.SessionID
+		Model     domain.ModelKey
+		Wait      time.Duration // 0: as long as its lease is renewed
+		Overrides *domain.Overrides
+	}
 	// ReleaseSession ends a session; one that has ended stays as it was.
 	ReleaseSession struct {
 		Session domain.SessionID
@@ -115,6 +130,15 @@ type (
 		Resource domain.ResourceID
 		Reason   string
 	}
+	// RegisterResource takes in a resource that someone else started.
+	RegisterResource struct {
+		Resource domain.ResourceID // empty: made
+		Renderer domain.RendererID
+		Address  string // host:port
+		Node     string
+		Slots    int // 0: the renderer's setting
+		Labels   map[string]string
+	}
 	// ReportStarting says that the launcher has started the resource.
 	ReportStarting struct{ Launched domain.Launched }
 	// ReportReady says that the renderer answered its probe.
@@ -161,6 +185,9 @@ func (ConfigureRenderer) isCommand()  {}
 func (RemoveRenderer) isCommand()     {}
 func (SetAdmission) isCommand()       {}
 func (BookResource) isCommand()       {}
+func (OpenSession) isCommand()        {}
+func (ScheduleSession) isCommand()    {}
+func (RegisterResource) isCommand()   {}
 func (ReleaseSession) isCommand()     {}
 func (ExpireSession) isCommand()      {}
 func (SubmitJob) isCommand()          {}

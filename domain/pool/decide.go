@@ -59,6 +59,10 @@ func (d *decider) command(c Command) error {
 		return d.setAdmission(c)
 	case BookResource:
 		return d.book(c)
+	case OpenSession:
+		return d.open(c)
+	case ScheduleSession:
+		return d.schedule(c)
 	case ReleaseSession:
 		return d.release(c)
 	case ExpireSession:
@@ -196,6 +200,10 @@ func (s *State) Needs(c Command) []Key {
 		}
 	}
 	switch c := c.(type) {
+	case OpenSession:
+		need(ViewSessions, string(c.Session))
+	case ScheduleSession:
+		need(ViewSessions, string(c.Session))
 	case ReleaseSession:
 		need(ViewSessions, string(c.Session))
 	case ExpireSession:

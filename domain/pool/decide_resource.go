@@ -1,6 +1,8 @@
 package pool
 
 import (
+	"errors"
+	"maps"
 	"slices"
 
 	"github.com/rendering-resource-manager/rrm/domain"
@@ -10,6 +12,8 @@ import (
 
 func (d *decider) resourceCommand(c Command) error {
 	switch c := c.(type) {
+	case RegisterResource:
+		return d.register(c)
 	case DrainResource:
 		return d.drain(c)
 	case StopResource:
@@ -37,6 +41,51 @@ func (d *decider) resource(id domain.ResourceID) (*Resource, error) {
 		return r, nil
 	}
 	return nil, domain.NotFound("resource", string(id))
+}
+
+// Bounds of what a machine may say of itself.
+const (
+	maxLabels    = 32
+	maxLabelText = 256
+	maxSlots     = 1024
+)
+
+// register takes in a resource that runs already; it becomes ready when its probe is answered.
+func (d *decider) register(c RegisterResource) error {
+	p, err := d.pool(c.Renderer)
+	if err != nil {
+		return err
+	}
+	set := p.Settings
+	if set.Launcher != domain.LauncherStatic {
+		return domain.Conflict("not_static", "resources of %q are started by the %s launcher; only those of a static renderer register themselves", c.Renderer, set.Launcher)
+	}
+	if c.Slots == 0 {
+		c.Slots = set.Slots
+	}
+	if c.Slots < 1 || c.Slots > maxSlots {
+		return domain.Invalid("slots", "a resource has 1 to %d slots", maxSlots)
+	}
+	if len(c.Labels) > maxLabels {
+		return domain.Invalid("labels", "a resource has at most %d labels", maxLabels)
+	}
+	for _, k := range slices.Sorted(maps.Keys(c.Labels)) {
+		if err := errors.Join(domain.CheckText("labels", k, maxLabelText), domain.CheckText("labels."+k, c.Labels[k], maxLabelText)); err != nil {
+			return err
+		}
+	}
+	for _, r := range d.s.of(c.Renderer).resources {
+		if r.Address == c.Address {
+			return domain.Conflict("address_in_use", "resource %q is registered at %s already", r.ID, c.Address)
+		}
+	}
+	if c.Resource == "" {
+		c.Resource = d.nextResource(p)
+	}
+	d.emit(c.Renderer, ResourceRequested{Resource: c.Resource, Launcher: domain.LauncherStatic, Slots: c.Slots,
+		MaxModels: set.ModelsPerResource, MemoryMiB: set.MemoryMiB, Labels: c.Labels, Reason: "it registered itself"})
+	d.emit(c.Renderer, ResourceStarting{Resource: c.Resource, Address: c.Address, Node: c.Node})
+	return nil
 }
 
 func (d *decider) drain(c DrainResource) error {

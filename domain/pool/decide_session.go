@@ -123,9 +123,71 @@ func (d *decider) release(c ReleaseSession) error {
 	return nil
 }
 
+// open makes a session that holds nothing.
+func (d *decider) open(c OpenSession) error {
+	if _, err := d.pool(c.Renderer); err != nil {
+		return err
+	}
+	if err := domain.CheckText("owner", string(c.Owner), domain.MaxOwner); err != nil {
+		return err
+	}
+	switch {
+	case c.Lease < MinLease || c.Lease > MaxLease:
+		return domain.Invalid("lease", "a lease lasts from %s to %s", MinLease, MaxLease)
+	case d.s.sessions[c.Session] != nil:
+		return domain.Conflict("session_exists", "there is a session %q already", c.Session)
+	case !d.s.service.Open:
+		return domain.Forbidden(CodeAdmission, "new sessions are suspended%s", because(d.s.service.Reason))
+	}
+	d.emit(c.Renderer, SessionOpened{Session: c.Session, Owner: c.Owner, LeaseSeconds: c.Lease.Seconds()})
+	return nil
+}
+
+// schedule books for an opened session: allocated now, else queued.
+func (d *decider) schedule(c ScheduleSession) error {
+	e, err := d.session(c.Session)
+	if err != nil {
+		return err
+	}
+	switch {
+	case e.Ended:
+		return domain.Conflict("session_ended", "session %q has ended; open a new one", e.ID)
+	case e.State != SessionStateOpened:
+		return domain.Conflict("session_scheduled", "session %q is %s already", e.ID, e.State)
+	case c.Wait < 0 || c.Wait > MaxWait:
+		return domain.Invalid("wait", "a booking waits for at most %s", MaxWait)
+	}
+	if c.Model == "" {
+		return domain.Invalid("model", "a booking names the model")
+	}
+	if err := domain.CheckText("model", string(c.Model), domain.MaxModelKey); err != nil {
+		return err
+	}
+	p, err := d.pool(e.Renderer)
+	if err != nil {
+		return err
+	}
+	if c.Overrides.Key() == "" {
+		c.Overrides = nil
+	}
+	if _, err := p.Settings.With(c.Overrides).Checked(); err != nil {
+		return err
+	}
+	d.emit(e.Renderer, SessionRequested{Session: e.ID, Model: c.Model, Owner: e.Owner, WaitSeconds: c.Wait.Seconds(),
+		LeaseSeconds: e.LeaseSeconds, OnLost: OnLostEnd, Overrides: c.Overrides})
+	d.placeSessions(e.Renderer)
+	if !d.s.sessions[e.ID].Waiting() {
+		return nil
+	}
+	place := d.s.PlaceOfSession(e.ID, d.at)
+	d.emit(e.Renderer, SessionQueued{Session: e.ID, Place: place.Position, EstimateSeconds: place.EstimatedWaitSeconds,
+		Decision: d.noSlot(e.Renderer, "queued", c.Model, place.Reason)})
+	return nil
+}
+
 func (d *decider) expire(c ExpireSession) error {
 	e, err := d.session(c.Session)
-	if err != nil || e.State != SessionStateReady {
+	if err != nil || e.Ended || e.State != SessionStateReady && !e.Throughout {
 		return err
 	}
 	d.emit(e.Renderer, SessionExpired{Session: e.ID, Resource: e.Resource, Code: CodeLeaseEnded,

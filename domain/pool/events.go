@@ -57,6 +57,8 @@ type (
 		MaxModels int               `json:"models_per_resource"`
 		MemoryMiB int               `json:"memory_mib"`
 		Model     domain.ModelKey   `json:"model,omitempty"`
+		Overrides *domain.Overrides `json:"overrides,omitempty"`
+		Labels    map[string]string `json:"labels,omitempty"`
 		Reason    string            `json:"reason"`
 	}
 	ResourceStarting struct {
@@ -125,6 +127,11 @@ type (
 
 // Sessions.
 type (
+	SessionOpened struct {
+		Session      domain.SessionID `json:"session"`
+		Owner        domain.Owner     `json:"owner"`
+		LeaseSeconds float64          `json:"lease_seconds"`
+	}
 	SessionRequested struct {
 		Session      domain.SessionID `json:"session"`
 		Model        domain.ModelKey  `json:"model"`
@@ -134,6 +141,8 @@ type (
 		LeaseSeconds float64          `json:"lease_seconds"`
 		MaxSeconds   float64          `json:"max_duration_seconds,omitempty"`
 		OnLost       string           `json:"on_lost"`
+
+		Overrides *domain.Overrides `json:"overrides,omitempty"`
 	}
 	SessionQueued struct {
 		Session         domain.SessionID `json:"session"`
@@ -296,6 +305,7 @@ func (ModelLoading) Type() string       { return "model.loading" }
 func (ModelLoaded) Type() string        { return "model.loaded" }
 func (ModelFailed) Type() string        { return "model.failed" }
 func (ModelEvicted) Type() string       { return "model.evicted" }
+func (SessionOpened) Type() string      { return "session.opened" }
 func (SessionRequested) Type() string   { return "session.requested" }
 func (SessionQueued) Type() string      { return "session.queued" }
 func (SessionStarting) Type() string    { return "session.starting" }

@@ -20,7 +20,7 @@ func (s *State) Evolve(r Recorded) {
 		s.evolveConfigured(r, e)
 	case RendererRemoved, PoolScaled, PoolBackedOff:
 		s.evolvePool(r)
-	case SessionRequested, SessionQueued, SessionStarting, SessionAllocated, SessionReady, SessionRejected,
+	case SessionOpened, SessionRequested, SessionQueued, SessionStarting, SessionAllocated, SessionReady, SessionRejected,
 		SessionReleased, SessionExpired, SessionLost, SessionMoved, SessionFailed:
 		s.evolveSession(r)
 	case JobSubmitted, JobUnblocked, JobQueued, JobAssigned, JobStarted, JobSucceeded, JobRetried, JobFailed, JobCancelled:
@@ -173,7 +173,7 @@ func (s *State) evolveRequested(r Recorded, e ResourceRequested) {
 	s.put(&Resource{
 		ID: e.Resource, Seq: r.Position, Renderer: rendererOf(r.Stream), Launcher: e.Launcher,
 		State: ResourceStateRequested, StateSince: r.At, Reason: e.Reason, Model: e.Model,
-		Slots: e.Slots, MaxModels: e.MaxModels, MemoryMiB: e.MemoryMiB, RequestedAt: r.At,
+		Overrides: e.Overrides, Key: e.Overrides.Key(), Labels: e.Labels, Slots: e.Slots, MaxModels: e.MaxModels, MemoryMiB: e.MemoryMiB, RequestedAt: r.At,
 	})
 	s.changePool(rendererOf(r.Stream), func(p *Pool) { p.Resources++ })
 }
@@ -232,17 +232,13 @@ func (s *State) leave(id domain.ResourceID, kind, user string, at time.Time) {
 func (s *State) evolveSession(r Recorded) {
 	renderer := rendererOf(r.Stream)
 	switch e := r.Event.(type) {
+	case SessionOpened:
+		s.put(&Session{
+			ID: e.Session, Seq: r.Position, Renderer: renderer, Owner: e.Owner, State: SessionStateOpened, StateSince: r.At,
+			RequestedAt: r.At, LeaseSeconds: e.LeaseSeconds, OnLost: OnLostEnd, Throughout: true,
+		})
 	case SessionRequested:
-		n := &Session{
-			ID: e.Session, Seq: r.Position, Renderer: renderer, Model: e.Model, Owner: e.Owner, Params: e.Params,
-			State: SessionStateQueued, StateSince: r.At, RequestedAt: r.At, LeaseSeconds: e.LeaseSeconds,
-			MaxSeconds: e.MaxSeconds, OnLost: e.OnLost,
-		}
-		if e.WaitSeconds > 0 {
-			until := r.At.Add(seconds(e.WaitSeconds))
-			n.WaitUntil = &until
-		}
-		s.put(n)
+		s.evolveSessionRequested(r, e)
 	case SessionQueued:
 		s.changeSession(e.Session, func(x *Session) {
 			x.enter(SessionStateQueued, r.At)
@@ -271,6 +267,22 @@ func (s *State) evolveSession(r Recorded) {
 	default:
 		s.evolveSessionEnd(r)
 	}
+}
+
+func (s *State) evolveSessionRequested(r Recorded, e SessionRequested) {
+	n := &Session{
+		ID: e.Session, Seq: r.Position, Renderer: rendererOf(r.Stream), Model: e.Model, Owner: e.Owner, Params: e.Params,
+		State: SessionStateQueued, StateSince: r.At, RequestedAt: r.At, LeaseSeconds: e.LeaseSeconds,
+		MaxSeconds: e.MaxSeconds, OnLost: e.OnLost, Overrides: e.Overrides,
+	}
+	if opened := s.sessions[e.Session]; opened != nil {
+		n.Seq, n.Throughout = opened.Seq, opened.Throughout
+	}
+	if e.WaitSeconds > 0 {
+		until := r.At.Add(seconds(e.WaitSeconds))
+		n.WaitUntil = &until
+	}
+	s.put(n)
 }
 
 func (s *State) evolveAllocated(r Recorded, e SessionAllocated) {

@@ -89,6 +89,7 @@ func Orders(s *State) []string {
 		all = line(all, id, "holding", p.holding, func(e *Session) any { return e.ID })
 		all = line(all, id, "queue", p.queue, func(e *Job) any { return e.ID })
 		all = line(all, id, "blocked", p.blocked, func(e *Job) any { return e.ID })
+		all = line(all, id, "copies", slices.Sorted(maps.Keys(p.copies)), func(m domain.ModelKey) any { return fmt.Sprint(m, " ", p.copies[m]) })
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.dependents)) {
 		all = line(all, domain.RendererID(id), "dependents", s.dependents[id], func(e *Job) any { return e.ID })
@@ -137,6 +138,11 @@ func SortedOrders(s *State) []string {
 			}
 		}
 		slices.SortStableFunc(p.queue, func(a, b *Job) int { return b.Priority - a.Priority })
+		for _, j := range AllJobs(s) {
+			if r := s.resources[j.Resource]; j.Renderer == id && j.Holding() && r.State == ResourceStateReady {
+				p.copies[j.Model]++
+			}
+		}
 	}
 	for _, j := range AllJobs(s) {
 		if j.State == JobStateWaiting {

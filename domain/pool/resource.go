@@ -48,9 +48,12 @@ type Resource struct {
 	Launcher      string            `json:"launcher"`
 	State         ResourceState     `json:"state"`
 	StateSince    time.Time         `json:"state_since"`
-	Reason        string            `json:"reason,omitempty"` // why it is in this state
-	Output        string            `json:"output,omitempty"` // the last it wrote before it failed
-	Model         domain.ModelKey   `json:"model,omitempty"`  // the model it keeps for life, with command_line loading
+	Reason        string            `json:"reason,omitempty"`    // why it is in this state
+	Output        string            `json:"output,omitempty"`    // the last it wrote before it failed
+	Model         domain.ModelKey   `json:"model,omitempty"`     // the model it keeps for life, with command_line loading
+	Overrides     *domain.Overrides `json:"overrides,omitempty"` // it was started with, and serves only sessions with the same
+	Key           string            `json:"overrides_key,omitempty"`
+	Labels        map[string]string `json:"labels,omitempty"`
 	Slots         int               `json:"slots"`
 	MaxModels     int               `json:"models_per_resource"`
 	MemoryMiB     int               `json:"memory_mib"`

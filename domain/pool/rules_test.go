@@ -57,6 +57,26 @@ func (w *world) checkEvent(r pool.Recorded) {
 	}
 }
 
+// checkSubjects: whoever an event names finds it under its name.
+func (w *world) checkSubjects(r pool.Recorded) {
+	w.Helper()
+	subjects := w.state.Subjects(r)
+	renderer := strings.TrimPrefix(string(r.Stream), "pool/")
+	v := reflect.ValueOf(r.Event)
+	for field, prefix := range map[string]string{"Session": "session:", "Job": "job:", "By": "job:", "Resource": "resource:", "Owner": "owner:", "Model": "model:" + renderer + "/"} {
+		f := v.FieldByName(field)
+		if _, requested := r.Event.(pool.ResourceRequested); !f.IsValid() || f.String() == "" || requested && field == "Model" {
+			continue // a resource with a model for life is found by its own name
+		}
+		if !slices.Contains(subjects, prefix+f.String()) {
+			w.Fatalf("%#v is not found under %s%s, only under %q", r.Event, prefix, f, subjects)
+		}
+	}
+	if e := w.state.Session(domain.SessionID(fmt.Sprint(v.FieldByName("Session")))); e != nil && !slices.Contains(subjects, "owner:"+string(e.Owner)) {
+		w.Fatalf("%#v is not found by its owner, only under %q", r.Event, subjects)
+	}
+}
+
 func aResourceNeverHasMoreUsersThanSlots(w *world) error {
 	for _, r := range pool.AllResources(w.state) {
 		if len(r.Users) > r.Slots {

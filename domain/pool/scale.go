@@ -14,8 +14,8 @@ func (d *decider) scale(id domain.RendererID) {
 	if p.pool.Settings.Launcher == domain.LauncherStatic {
 		return // those machines come and go by themselves
 	}
-	if p.pool.Settings.ModelLoading == domain.LoadCommandLine {
-		d.scaleBound(p)
+	if wishes := d.wishes(p); len(wishes) > 0 {
+		d.grant(p, wishes)
 	}
 	in := d.scalingInputs(p)
 	plan := scaling.Decide(in)
@@ -26,17 +26,17 @@ func (d *decider) scale(id domain.RendererID) {
 		Policy: scaling.Policy, Version: scaling.Version, Outcome: "scaled", Reason: plan.Reason, Inputs: in,
 	}})
 	for range plan.Start {
-		d.request(p.pool, "", plan.Reason)
+		d.request(p.pool, wish{}, plan.Reason)
 	}
 	for _, r := range plan.Stop {
 		d.emit(id, ResourceStopping{Resource: r, Reason: plan.Reason})
 	}
 }
 
-func (d *decider) request(p *Pool, m domain.ModelKey, reason string) {
+func (d *decider) request(p *Pool, w wish, reason string) {
 	p = d.s.Pool(p.Settings.ID) // its counter has moved
 	d.emit(p.Settings.ID, ResourceRequested{
-		Resource: d.nextResource(p), Launcher: p.Settings.Launcher, Slots: p.Settings.Slots, Model: m,
+		Resource: d.nextResource(p), Launcher: p.Settings.With(w.overrides).Launcher, Slots: p.Settings.Slots, Model: w.model, Overrides: w.overrides,
 		MaxModels: p.Settings.ModelsPerResource, MemoryMiB: p.Settings.MemoryMiB, Reason: reason,
 	})
 }
@@ -45,7 +45,12 @@ func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
 	set := p.pool.Settings
 	in := scaling.Inputs{
 		Now: d.at, Min: set.Scaling.Min, Max: set.Scaling.Max, Buffer: set.Scaling.Buffer, Slots: set.Slots,
-		Idle: set.Scaling.Idle.Std(), Occupied: len(p.resources), Waiting: len(p.waiting),
+		Idle: set.Scaling.Idle.Std(), Occupied: len(p.resources),
+	}
+	for _, e := range p.waiting {
+		if e.Overrides == nil { // grant saw to the others
+			in.Waiting++
+		}
 	}
 	// A job that waits for its next attempt, or for a busy warm copy, is no reason to start a
 	// resource: the first cannot begin yet, the second would rather not.
@@ -68,49 +73,73 @@ func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
 		if r.Live() {
 			in.Live++
 		}
-		if r.Coming() {
+		if r.Key == "" { // the others serve only who asks for the same
+			in.FreeSlots += r.Free()
+		}
+		if r.Key == "" && r.Coming() {
 			in.ComingSlots += r.Slots
 		}
-		in.FreeSlots += r.Free()
 		if r.State == ResourceStateReady && r.IdleSince != nil {
 			in.IdleOnes = append(in.IdleOnes, scaling.Idle{Resource: r.ID, Since: *r.IdleSince, Models: len(r.Models), Slots: r.Slots})
 		}
 	}
 	if set.ModelLoading == domain.LoadCommandLine {
-		in.Waiting, in.Unmet, in.Buffer, in.Min = 0, 0, 0, 0 // scaleBound saw to these; a resource without a model would serve nobody
+		in.Waiting, in.Unmet, in.Buffer, in.Min = 0, 0, 0, 0 // grant saw to these; a resource without a model would serve nobody
 	}
 	return in
 }
 
-// scaleBound scales a pool whose resources keep one model for life: one is
-// started for each model that is waited for and not coming, and where the pool
-// is full the longest idle one makes room.
-func (d *decider) scaleBound(p *poolState) {
+// wish is a resource that only some can use: one that keeps a model for life,
+// or one that is started with overrides.
+type wish struct {
+	model     domain.ModelKey
+	overrides *domain.Overrides
+}
+
+// kind is a wish that can be compared.
+type kind struct {
+	model domain.ModelKey
+	key   string
+}
+
+func (w wish) kind() kind { return kind{w.model, w.overrides.Key()} }
+
+func (w wish) String() string {
+	if w.model != "" {
+		return string(w.model)
+	}
+	return "these settings"
+}
+
+// grant starts a resource for each wish that is not coming; where the pool is
+// full the longest idle resource makes room.
+func (d *decider) grant(p *poolState, wishes []wish) {
 	id := p.pool.Settings.ID
 	if p.pool.BackoffUntil != nil && d.at.Before(*p.pool.BackoffUntil) {
 		return
 	}
-	coming, leaving := map[domain.ModelKey]int{}, 0
+	coming, leaving := map[kind]int{}, 0
 	for _, r := range p.resources {
 		if r.Coming() {
-			coming[r.Model] += r.Slots
+			coming[kind{r.Model, r.Key}] += r.Slots
 		} else if !r.Live() {
 			leaving++
 		}
 	}
-	for _, m := range d.wanted(p) {
-		if coming[m]--; coming[m] >= 0 {
+	for _, w := range wishes {
+		k := w.kind()
+		if coming[k]--; coming[k] >= 0 {
 			continue
 		}
-		coming[m] += p.pool.Settings.Slots // also where room is only being made: it comes as soon as there is room
+		coming[k] += p.pool.Settings.Slots // also where room is only being made: it comes as soon as there is room
 		live := len(p.resources)
-		reason := fmt.Sprintf("no resource with %s has a free slot", m)
+		reason := fmt.Sprintf("no resource with %s has a free slot", w)
 		if live < p.pool.Settings.Scaling.Max {
 			d.scaled(p, live-leaving, 1, nil, reason)
-			d.request(p.pool, m, reason)
+			d.request(p.pool, w, reason)
 		} else if leaving > 0 {
 			leaving-- // its place will be free in a moment
-		} else if r := longestIdle(p.resources, m); r != nil {
+		} else if r := longestIdle(p.resources, k); r != nil {
 			d.scaled(p, live, -1, []domain.ResourceID{r.ID}, "makes room: "+reason)
 			d.emit(id, ResourceStopping{Resource: r.ID, Reason: "makes room: " + reason})
 		}
@@ -123,37 +152,46 @@ func (d *decider) scaled(p *poolState, from, by int, stop []domain.ResourceID, r
 	}})
 }
 
-// wanted are the models that sessions and jobs wait for, one entry for each
-// that waits, in order, and last those of bookings that were refused a moment ago.
-func (d *decider) wanted(p *poolState) []domain.ModelKey {
-	var models []domain.ModelKey
+// wishes are for what sessions and jobs wait, one entry for each that waits for a
+// resource of its own kind, in order, and last for what bookings were refused a moment ago.
+func (d *decider) wishes(p *poolState) []wish {
+	bound := p.pool.Settings.ModelLoading == domain.LoadCommandLine
+	var all []wish
 	for _, e := range p.waiting[:min(len(p.waiting), lookAhead)] {
-		models = append(models, e.Model)
+		switch {
+		case bound:
+			all = append(all, wish{e.Model, e.Overrides})
+		case e.Overrides != nil:
+			all = append(all, wish{overrides: e.Overrides})
+		}
+	}
+	if !bound {
+		return all
 	}
 	ahead := map[domain.ModelKey]int{}
 	for _, j := range d.dueJobs(p) {
 		if !d.waitsForWarm(p, j, ahead[j.Model], p.pool.expectStart()) {
-			models = append(models, j.Model)
+			all = append(all, wish{model: j.Model})
 		}
 		ahead[j.Model]++
 	}
 	for _, u := range p.pool.Unmet {
 		if d.at.Before(u.Until) && !anyFree(p.resources, u.Model) {
-			models = append(models, u.Model)
+			all = append(all, wish{model: u.Model})
 		}
 	}
-	return models
+	return all
 }
 
 // anyFree says whether a resource that keeps the model for life has a free slot.
 func anyFree(resources []*Resource, m domain.ModelKey) bool {
-	return slices.ContainsFunc(resources, func(r *Resource) bool { return r.Model == m && r.Free() > 0 })
+	return slices.ContainsFunc(resources, func(r *Resource) bool { return r.Model == m && r.Key == "" && r.Free() > 0 })
 }
 
-func longestIdle(resources []*Resource, but domain.ModelKey) *Resource {
+func longestIdle(resources []*Resource, but kind) *Resource {
 	var found *Resource
 	for _, r := range resources {
-		if r.State != ResourceStateReady || r.IdleSince == nil || r.Model == but {
+		if r.State != ResourceStateReady || r.IdleSince == nil || r.Model == but.model && r.Key == but.key {
 			continue
 		}
 		if found == nil || r.IdleSince.Before(*found.IdleSince) {

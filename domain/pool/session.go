@@ -12,6 +12,7 @@ type SessionState string
 
 // The life of a session: queued → starting → loading → ready, then released, expired, lost or failed.
 const (
+	SessionStateOpened   SessionState = "opened"   // holds nothing yet; the predecessor's clients begin so
 	SessionStateQueued   SessionState = "queued"   // waits for a slot
 	SessionStateStarting SessionState = "starting" // waits for a slot on a resource that is starting
 	SessionStateLoading  SessionState = "loading"  // has its slot; the model is being loaded
@@ -46,6 +47,8 @@ type Session struct {
 	LeaseSeconds float64           `json:"lease_seconds"`
 	MaxSeconds   float64           `json:"max_duration_seconds,omitempty"`
 	OnLost       string            `json:"on_lost"`
+	Overrides    *domain.Overrides `json:"overrides,omitempty"`
+	Throughout   bool              `json:"leased_throughout,omitempty"` // its lease counts from the opening on, in every state
 	Resource     domain.ResourceID `json:"resource,omitempty"`
 	Warm         bool              `json:"warm"` // the model was loaded when the slot was given
 	AllocatedAt  *time.Time        `json:"allocated_at,omitempty"`

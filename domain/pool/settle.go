@@ -62,19 +62,34 @@ func (d *decider) tooLarge(p *poolState, m domain.ModelKey) *domain.Refusal {
 		Reason: fmt.Sprintf("the model takes %d MiB and a resource of %q has %d MiB for models", known.MemoryMiB, p.pool.Settings.ID, limit)}
 }
 
-// options are the pool's resources as placement sees them: only those with a free slot.
+// options are the pool's resources as placement sees them: those with a free
+// slot. They are good until the next call.
 func (d *decider) options(p *poolState) []placement.Option {
-	var all []placement.Option
+	p.options = p.options[:0]
 	for _, r := range p.resources {
-		if r.Free() == 0 {
-			continue
+		if r.Free() > 0 {
+			p.options = append(p.options, p.option(r))
 		}
-		all = append(all, placement.Option{
-			Resource: r.ID, Seq: r.Seq, Free: r.Free(), Slots: r.Slots, MaxModels: r.MaxModels, MemoryMiB: r.MemoryMiB,
-			Bound: r.Model, CanLoad: p.pool.Settings.ModelLoading == domain.LoadHTTP, Models: r.Models,
-		})
 	}
-	return all
+	return p.options
+}
+
+func (p *poolState) option(r *Resource) placement.Option {
+	return placement.Option{
+		Resource: r.ID, Seq: r.Seq, Free: r.Free(), Slots: r.Slots, MaxModels: r.MaxModels, MemoryMiB: r.MemoryMiB,
+		Bound: r.Model, Key: r.Key, CanLoad: p.pool.Settings.ModelLoading == domain.LoadHTTP, Models: r.Models,
+	}
+}
+
+// refreshed are the options after a slot of one resource was given.
+func (d *decider) refreshed(p *poolState, options []placement.Option, id domain.ResourceID) []placement.Option {
+	r := d.s.resources[id]
+	i := slices.IndexFunc(options, func(o placement.Option) bool { return o.Seq == r.Seq })
+	if r.Free() == 0 {
+		return slices.Delete(options, i, i+1)
+	}
+	options[i] = p.option(r)
+	return options
 }
 
 func (d *decider) want(p *poolState, m domain.ModelKey) placement.Want {
@@ -99,6 +114,7 @@ func (d *decider) placeSessions(id domain.RendererID) {
 			return
 		}
 		w := d.want(p, e.Model)
+		w.Key = e.Overrides.Key()
 		c := placement.Choose(w, options)
 		if c.Best == nil {
 			continue
@@ -108,7 +124,7 @@ func (d *decider) placeSessions(id domain.RendererID) {
 			Session: e.ID, Resource: c.Best.Resource, Model: e.Model, Owner: e.Owner, Warm: warm,
 			Waited: d.at.Sub(e.RequestedAt).Seconds(), Saved: saved, Decision: d.placed(p, "allocated", w, c),
 		})
-		options = d.options(p)
+		options = d.refreshed(p, options, c.Best.Resource)
 	}
 }
 
@@ -166,7 +182,7 @@ func (d *decider) placeJobs(id domain.RendererID) {
 			continue
 		}
 		d.assign(p, j, w, c)
-		options = d.options(p)
+		options = d.refreshed(p, options, c.Best.Resource)
 	}
 }
 
@@ -197,7 +213,7 @@ func (d *decider) placeWarm(p *poolState, due []*Job, options []placement.Option
 		if j.Priority == due[0].Priority && anyWarm(options, j.Model) {
 			if c := placement.Choose(w, options); c.Best != nil && c.Best.State == placement.Warm {
 				d.assign(p, j, w, c)
-				options = d.options(p)
+				options = d.refreshed(p, options, c.Best.Resource)
 				continue
 			}
 		}
@@ -220,22 +236,11 @@ func anyWarm(options []placement.Option, m domain.ModelKey) bool {
 // waitsForWarm says whether a job had better wait for a busy resource that has its model.
 // Only slots that jobs hold count: a session may last for hours.
 func (d *decider) waitsForWarm(p *poolState, j *Job, ahead int, cost float64) bool {
-	copies := 0
-	for _, r := range p.resources {
-		if r.State != ResourceStateReady || r.Holds(j.Model) == nil {
-			continue
-		}
-		for _, u := range r.Users {
-			if u.Kind == UserJob && u.Model == j.Model {
-				copies++
-			}
-		}
-	}
 	known, jobSeconds := d.s.Model(j.Renderer, j.Model), p.pool.expectJob()
 	if known != nil && known.Jobs > 0 {
 		jobSeconds = known.JobSeconds
 	}
-	return placement.WaitForWarm(ahead, copies, jobSeconds, d.at.Sub(*j.QueuedAt).Seconds(), cost)
+	return placement.WaitForWarm(ahead, p.copies[j.Model], jobSeconds, d.at.Sub(*j.QueuedAt).Seconds(), cost)
 }
 
 func (d *decider) assign(p *poolState, j *Job, w placement.Want, c placement.Choice) {
@@ -248,7 +253,7 @@ func (d *decider) assign(p *poolState, j *Job, w placement.Want, c placement.Cho
 
 // finishDraining stops drained resources that nobody uses any more.
 func (d *decider) finishDraining(id domain.RendererID) {
-	for _, r := range slices.Clone(d.s.of(id).resources) {
+	for _, r := range d.s.of(id).resources { // the event puts another in its place and moves none
 		if r.State == ResourceStateDraining && len(r.Users) == 0 {
 			d.emit(id, ResourceStopping{Resource: r.ID, Reason: r.Reason})
 		}
@@ -262,23 +267,40 @@ func (d *decider) promise(id domain.RendererID) {
 	if len(p.waiting) == 0 {
 		return
 	}
-	var slots []domain.ResourceID
+	var starting []*Resource
+	left, slots := map[domain.ResourceID]int{}, 0
 	for _, r := range p.resources {
-		for i := 0; r.State == ResourceStateStarting && i < r.Slots; i++ {
-			slots = append(slots, r.ID)
+		if r.State == ResourceStateStarting {
+			starting, slots = append(starting, r), slots+r.Slots
+			left[r.ID] = r.Slots
 		}
 	}
 	for i, e := range slices.Clone(p.waiting) {
-		if i >= max(lookAhead, len(slots)) && e.State != SessionStateStarting {
+		if i >= max(lookAhead, slots) && e.State != SessionStateStarting {
 			break
 		}
+		r := suited(starting, left, e)
+		if r != nil {
+			left[r.ID]--
+		}
 		switch {
-		case i < len(slots) && e.State == SessionStateQueued:
-			d.emit(id, SessionStarting{Session: e.ID, Resource: slots[i]})
-		case i >= len(slots) && e.State == SessionStateStarting:
+		case r != nil && e.State == SessionStateQueued:
+			d.emit(id, SessionStarting{Session: e.ID, Resource: r.ID})
+		case r == nil && e.State == SessionStateStarting:
 			place := d.s.PlaceOfSession(e.ID, d.at)
 			d.emit(id, SessionQueued{Session: e.ID, Place: place.Position, EstimateSeconds: place.EstimatedWaitSeconds,
 				Decision: d.noSlot(id, "queued", e.Model, place.Reason)})
 		}
 	}
+}
+
+// suited finds a resource that a session could use, among those with slots left.
+func suited(resources []*Resource, left map[domain.ResourceID]int, e *Session) *Resource {
+	key := e.Overrides.Key()
+	for _, r := range resources {
+		if left[r.ID] > 0 && r.Key == key && (r.Model == "" || r.Model == e.Model) {
+			return r
+		}
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/rendering-resource-manager/rrm/domain"
+	"github.com/rendering-resource-manager/rrm/domain/placement"
 )
 
 // State is the live state of all pools. Entities in it are never changed in
@@ -52,6 +53,9 @@ type poolState struct {
 	queue     []*Job      // queued, by priority, then Seq
 	blocked   []*Job      // waiting for other jobs, by Seq
 	holding   []*Session  // with a slot, by Seq
+
+	copies  map[domain.ModelKey]int // slots of ready resources that jobs hold, by model
+	options []placement.Option      // of the decision under way; kept for its memory
 }
 
 type undo struct {
@@ -259,7 +263,7 @@ func (s *State) get(k Key) any {
 func (s *State) of(id domain.RendererID) *poolState {
 	p := s.pools[id]
 	if p == nil {
-		p = &poolState{}
+		p = &poolState{copies: map[domain.ModelKey]int{}}
 		s.pools[id] = p
 	}
 	return p
@@ -287,10 +291,17 @@ func insert[E any](list []E, e E, order func(a, b E) int) []E {
 }
 
 func without[E any](list []E, e E, order func(a, b E) int) []E {
-	if i, found := slices.BinarySearchFunc(list, e, order); found {
-		return slices.Delete(list, i, i+1)
+	i, found := slices.BinarySearchFunc(list, e, order)
+	switch {
+	case !found:
+		return list
+	case i < len(list)/2: // most leave near the front of a long queue: move what is before, not what is after
+		copy(list[1:i+1], list[:i])
+		var none E
+		list[0] = none
+		return list[1:]
 	}
-	return list
+	return slices.Delete(list, i, i+1)
 }
 
 // place takes an entity into the maps and orders, in place of what had its key.
@@ -306,6 +317,8 @@ func (s *State) place(entity any) {
 		before := s.resources[e.ID]
 		s.resources[e.ID] = e
 		p := s.of(e.Renderer)
+		p.countCopies(before, -1)
+		p.countCopies(e, 1)
 		if e.Ended {
 			p.resources = without(p.resources, e, bySeq)
 			s.end(keyOf(e), before != nil && before.Ended)
@@ -316,6 +329,21 @@ func (s *State) place(entity any) {
 		s.placeSession(e)
 	case *Job:
 		s.placeJob(e)
+	}
+}
+
+// countCopies keeps count of the slots that jobs hold and so will free.
+func (p *poolState) countCopies(r *Resource, by int) {
+	if r == nil || r.State != ResourceStateReady {
+		return
+	}
+	for _, u := range r.Users {
+		if u.Kind != UserJob {
+			continue
+		}
+		if p.copies[u.Model] += by; p.copies[u.Model] == 0 {
+			delete(p.copies, u.Model)
+		}
 	}
 }
 
@@ -393,6 +421,7 @@ func (s *State) remove(k Key) {
 		delete(s.models, k.ID)
 	case *Resource:
 		p := s.of(e.Renderer)
+		p.countCopies(e, -1)
 		p.resources = without(p.resources, e, bySeq)
 		delete(s.resources, e.ID)
 	case *Session:

@@ -88,6 +88,8 @@ func (c *subjects) job(id domain.JobID) *subjects {
 // user adds the subjects of the events of sessions and jobs.
 func (c *subjects) user(e Event) {
 	switch e := e.(type) {
+	case SessionOpened:
+		c.session(e.Session)
 	case SessionRequested:
 		c.session(e.Session).model(e.Model)
 		if c.s.sessions[e.Session] == nil { // rejected in the same breath

@@ -72,6 +72,7 @@ func (w *world) decide(c pool.Command) ([]pool.Recorded, error) {
 	}
 	for _, r := range events {
 		w.record(r)
+		w.checkSubjects(r)
 	}
 	w.compareChanged(c)
 	w.state.Commit()

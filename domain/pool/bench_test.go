@@ -1,0 +1,119 @@
+package pool_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/rendering-resource-manager/rrm/domain"
+	"github.com/rendering-resource-manager/rrm/domain/pool"
+)
+
+// bench is a world without the checks: what the service pays for a command.
+type bench struct {
+	*testing.B
+	s    *pool.State
+	head int64
+	now  time.Time
+	n    int
+}
+
+func (b *bench) give(c pool.Command) {
+	b.n++
+	events, err := b.s.Decide(b.head, pool.Given{ID: domain.CommandID(fmt.Sprint(b.n)), Actor: "bench", At: b.now, Command: c})
+	if err != nil {
+		b.Fatalf("%#v: %v", c, err)
+	}
+	b.head += int64(len(events))
+	b.s.Commit()
+}
+
+// bigPool is a pool of so many ready resources with two slots and two models each.
+func bigPool(b *testing.B, resources int) *bench {
+	w := &bench{B: b, s: pool.NewState(), now: began}
+	w.give(pool.ConfigureRenderer{Renderer: demo(size(resources, resources), slots(2), models(2, 0))})
+	for _, r := range pool.AllResources(w.s) {
+		w.give(pool.ReportReady{Resource: r.ID, Address: "127.0.0.1:9000"})
+	}
+	return w
+}
+
+func (b *bench) load() {
+	for _, r := range pool.AllResources(b.s) {
+		for _, h := range r.Models {
+			b.give(pool.ReportModelLoaded{Resource: r.ID, Model: h.Model, Seconds: 3, MemoryMiB: 100})
+		}
+	}
+}
+
+func modelOf(i int) domain.ModelKey { return domain.ModelKey(fmt.Sprintf("circuit:%d", i%8)) }
+
+// A booking and its release, on a pool of 100 resources with 8 models, half of its slots taken.
+func BenchmarkBookAndRelease(b *testing.B) {
+	w := bigPool(b, 100)
+	for i := range 100 {
+		w.give(book(domain.SessionID(fmt.Sprint("held", i)), modelOf(i)))
+	}
+	w.load()
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		id := domain.SessionID(fmt.Sprint("s", i))
+		w.now = w.now.Add(time.Millisecond)
+		w.give(book(id, modelOf(i)))
+		w.give(release(id))
+	}
+	b.ReportMetric(float64(2*b.N)/b.Elapsed().Seconds(), "commands/s")
+}
+
+// One job ends and the next begins, with 100,000 in the queue of a pool of 1,000 resources, all in use.
+func BenchmarkOneJobOfAHundredThousand(b *testing.B) {
+	w, queue := fullQueue(b)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		w.now = w.now.Add(time.Millisecond)
+		j := w.s.Job(queue[0])
+		queue = queue[1:]
+		w.give(pool.ReportJobSucceeded{Job: j.ID, Resource: j.Resource})
+		id := domain.JobID(fmt.Sprint("more", i))
+		w.give(job(id, modelOf(i)))
+		for _, r := range w.s.Resource(j.Resource).Users {
+			if next := domain.JobID(r.ID); r.Since.Equal(w.now) {
+				queue = append(queue, next)
+			}
+		}
+		if len(queue) == 0 {
+			b.Fatal("the queue stands still")
+		}
+	}
+	b.ReportMetric(float64(2*b.N)/b.Elapsed().Seconds(), "commands/s")
+}
+
+// A tick of a pool with 100,000 jobs in its queue and 1,000 resources.
+func BenchmarkTickWithAHundredThousandJobs(b *testing.B) {
+	w, _ := fullQueue(b)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		w.now = w.now.Add(time.Millisecond)
+		w.give(pool.Tick{})
+	}
+}
+
+func fullQueue(b *testing.B) (w *bench, running []domain.JobID) {
+	w = bigPool(b, 1000)
+	for i := range 2000 {
+		id := domain.JobID(fmt.Sprint("held", i))
+		w.give(job(id, modelOf(i)))
+		running = append(running, id)
+	}
+	w.load()
+	for _, id := range running {
+		w.give(pool.ReportJobStarted{Job: id, Resource: w.s.Job(id).Resource})
+	}
+	for i := range 5_000 {
+		w.give(job(domain.JobID(fmt.Sprint("j", i)), modelOf(i)))
+	}
+	return w, running
+}
