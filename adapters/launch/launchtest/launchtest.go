@@ -47,6 +47,8 @@ type Options struct {
 	// LateFailures is true if a program that does not exist shows only when
 	// the resource is gone, not as a refusal of Launch.
 	LateFailures bool
+	// Tunnelled is true if the address is that of a tunnel, so that its port is not the renderer's own.
+	Tunnelled bool
 }
 
 // suite is one test's launcher and helpers.
