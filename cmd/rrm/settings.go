@@ -86,7 +86,7 @@ func load[T any](cmd *cobra.Command) (set T, err error) {
 // serviceKeys are what a file may say: one file serves all commands.
 func serviceKeys() []string {
 	var keys []string
-	v, err := bind(serveFlags(&cobra.Command{}).Flags())
+	v, err := bind(serveFlags(&cobra.Command{}).LocalFlags())
 	if err != nil {
 		return nil
 	}
