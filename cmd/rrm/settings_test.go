@@ -21,7 +21,8 @@ func loadServe(t *testing.T, args ...string) (serveSettings, error) {
 	if err != nil {
 		return set, err
 	}
-	return set, set.checkServe()
+	err = set.checkServe()
+	return set, err
 }
 
 func file(t *testing.T, text string) string {
