@@ -62,45 +62,6 @@ func (d *decider) tooLarge(p *poolState, m domain.ModelKey) *domain.Refusal {
 		Reason: fmt.Sprintf("the model takes %d MiB and a resource of %q has %d MiB for models", known.MemoryMiB, p.pool.Settings.ID, limit)}
 }
 
-// options are the pool's resources as placement sees them: those with a free
-// slot. They are good until the next call.
-func (d *decider) options(p *poolState) []placement.Option {
-	p.options = p.options[:0]
-	for _, r := range p.resources {
-		if r.Free() > 0 {
-			p.options = append(p.options, p.option(r))
-		}
-	}
-	return p.options
-}
-
-func (p *poolState) option(r *Resource) placement.Option {
-	return placement.Option{
-		Resource: r.ID, Seq: r.Seq, Free: r.Free(), Slots: r.Slots, MaxModels: r.MaxModels, MemoryMiB: r.MemoryMiB,
-		Bound: r.Model, Key: r.Key, CanLoad: p.pool.Settings.ModelLoading == domain.LoadHTTP, Models: r.Models,
-	}
-}
-
-// refreshed are the options after a slot of one resource was given.
-func (d *decider) refreshed(p *poolState, options []placement.Option, id domain.ResourceID) []placement.Option {
-	r := d.s.resources[id]
-	i := slices.IndexFunc(options, func(o placement.Option) bool { return o.Seq == r.Seq })
-	if r.Free() == 0 {
-		return slices.Delete(options, i, i+1)
-	}
-	options[i] = p.option(r)
-	return options
-}
-
-func (d *decider) want(p *poolState, m domain.ModelKey) placement.Want {
-	known := d.s.Model(p.pool.Settings.ID, m)
-	w := placement.Want{Model: m, LoadSeconds: p.pool.expectLoad(known), Now: d.at}
-	if known != nil {
-		w.MemoryMiB = known.MemoryMiB
-	}
-	return w
-}
-
 // placeSessions serves waiting sessions, oldest first; one that no free slot
 // can serve does not hold up the next, which may find its model warm.
 func (d *decider) placeSessions(id domain.RendererID) {
@@ -108,14 +69,12 @@ func (d *decider) placeSessions(id domain.RendererID) {
 	if len(p.waiting) == 0 {
 		return
 	}
-	options := d.options(p)
+	free := d.freeSlots(p)
 	for _, e := range slices.Clone(p.waiting[:min(len(p.waiting), lookAhead)]) {
-		if len(options) == 0 {
+		if free.none() {
 			return
 		}
-		w := d.want(p, e.Model)
-		w.Key = e.Overrides.Key()
-		c := placement.Choose(w, options)
+		w, c := free.best(kind{e.Model, e.Overrides.Key()})
 		if c.Best == nil {
 			continue
 		}
@@ -124,7 +83,7 @@ func (d *decider) placeSessions(id domain.RendererID) {
 			Session: e.ID, Resource: c.Best.Resource, Model: e.Model, Owner: e.Owner, Warm: warm,
 			Waited: d.at.Sub(e.RequestedAt).Seconds(), Saved: saved, Decision: d.placed(p, "allocated", w, c),
 		})
-		options = d.refreshed(p, options, c.Best.Resource)
+		free.taken(c.Best.Resource)
 	}
 }
 
@@ -159,8 +118,8 @@ func (d *decider) placeJobs(id domain.RendererID) {
 	if len(p.queue) == 0 {
 		return
 	}
-	options := d.options(p)
-	if len(options) == 0 {
+	free := d.freeSlots(p)
+	if free.none() {
 		return
 	}
 	due := d.dueJobs(p)
@@ -168,21 +127,20 @@ func (d *decider) placeJobs(id domain.RendererID) {
 		return
 	}
 	if d.patient(p, due[0]) {
-		due, options = d.placeWarm(p, due, options)
+		due = d.placeWarm(p, due, free)
 	}
 	ahead := map[domain.ModelKey]int{}
 	for _, j := range due {
-		if len(options) == 0 {
+		if free.none() {
 			return
 		}
-		w := d.want(p, j.Model)
-		c := placement.Choose(w, options)
+		w, c := free.best(kind{model: j.Model})
 		if c.Best == nil || c.Best.State == placement.Cold && d.waitsForWarm(p, j, ahead[j.Model], c.Best.Seconds) {
 			ahead[j.Model]++
 			continue
 		}
 		d.assign(p, j, w, c)
-		options = d.refreshed(p, options, c.Best.Resource)
+		free.taken(c.Best.Resource)
 	}
 }
 
@@ -206,31 +164,19 @@ func (d *decider) patient(p *poolState, head *Job) bool {
 }
 
 // placeWarm gives jobs of the head's priority the slots that are warm for them, and returns the jobs left over.
-func (d *decider) placeWarm(p *poolState, due []*Job, options []placement.Option) ([]*Job, []placement.Option) {
+func (d *decider) placeWarm(p *poolState, due []*Job, free *freeSlots) []*Job {
 	var left []*Job
 	for _, j := range due {
-		w := d.want(p, j.Model)
-		if j.Priority == due[0].Priority && anyWarm(options, j.Model) {
-			if c := placement.Choose(w, options); c.Best != nil && c.Best.State == placement.Warm {
+		if j.Priority == due[0].Priority && !free.none() {
+			if w, c := free.best(kind{model: j.Model}); c.Best != nil && c.Best.State == placement.Warm {
 				d.assign(p, j, w, c)
-				options = d.refreshed(p, options, c.Best.Resource)
+				free.taken(c.Best.Resource)
 				continue
 			}
 		}
 		left = append(left, j)
 	}
-	return left, options
-}
-
-func anyWarm(options []placement.Option, m domain.ModelKey) bool {
-	for i := range options {
-		for k := range options[i].Models {
-			if options[i].Models[k].Model == m {
-				return true
-			}
-		}
-	}
-	return false
+	return left
 }
 
 // waitsForWarm says whether a job had better wait for a busy resource that has its model.
