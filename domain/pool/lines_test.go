@@ -94,6 +94,8 @@ func (w *world) resourceFields(e pool.Event) string {
 
 func (w *world) sessionFields(e pool.Event) string {
 	switch e := e.(type) {
+	case pool.SessionOpened:
+		return string(e.Session)
 	case pool.SessionRequested:
 		return string(e.Session)
 	case pool.SessionQueued:

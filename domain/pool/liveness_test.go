@@ -77,6 +77,9 @@ func (m *machine) allThatWaitsIsServedOnceAllGoesWell() {
 	for range 400 {
 		m.progress(func() bool { return true })
 		for _, e := range pool.AllSessions(m.state) {
+			if e.State == pool.SessionStateOpened { // nobody schedules it: its lease ends
+				m.try(pool.ExpireSession{Session: e.ID})
+			}
 			if e.State == pool.SessionStateReady {
 				m.try(pool.ReleaseSession{Session: e.ID})
 			}

@@ -121,7 +121,15 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"admission": func(*rapid.T) { m.try(pool.SetAdmission{Open: m.chance("open", 80), Reason: "a random one"}) },
 		"book":      func(*rapid.T) { m.book() },
 		"book more": func(*rapid.T) { m.book() },
-		"submit":    func(*rapid.T) { m.submit() },
+		"open": func(*rapid.T) {
+			m.sessions++
+			m.try(pool.OpenSession{Session: domain.SessionID(fmt.Sprintf("s%d", m.sessions)), Renderer: pick(m, "renderer", renderers), Owner: pick(m, "owner", owners), Lease: time.Minute})
+		},
+		"schedule": func(*rapid.T) {
+			m.try(pool.ScheduleSession{Session: m.someSession(), Model: pick(m, "model", keys), Wait: pick(m, "wait", []time.Duration{0, time.Hour}),
+				Overrides: pick(m, "overrides", []*domain.Overrides{nil, {}, {CPUs: 4}, {Arguments: "--volume A"}})})
+		},
+		"submit": func(*rapid.T) { m.submit() },
 		"submit more": func(*rapid.T) {
 			for range m.number("jobs", 1, 6) {
 				m.submit()

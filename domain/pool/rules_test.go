@@ -160,13 +160,14 @@ func theUsersOfAModelAreCounted(w *world) error {
 func everyWaitingSessionIsPlacedOrWaitsForAReasonOrHasEnded(w *world) error {
 	for _, e := range pool.AllSessions(w.state) {
 		n := 0
-		for _, is := range []bool{e.Waiting(), e.Holding(), e.Ended} {
+		opened := e.State == pool.SessionStateOpened && e.Throughout && e.LeaseSeconds > 0 && e.Resource == "" // asks for nothing yet, and its lease ends
+		for _, is := range []bool{opened, e.Waiting(), e.Holding(), e.Ended} {
 			if is {
 				n++
 			}
 		}
 		if n != 1 {
-			return fmt.Errorf("session %s is %s, which is not one of waiting, placed and ended", e.ID, e.State)
+			return fmt.Errorf("session %s is %s, which is not one of opened, waiting, placed and ended", e.ID, e.State)
 		}
 		if e.Waiting() && (e.Code == "" || e.Reason == "") {
 			return fmt.Errorf("session %s is %s without a reason", e.ID, e.State)
@@ -277,6 +278,9 @@ func aWarmFreeSlotIsNeverPassedOverForAColdOne(w *world, r pool.Recorded) error 
 		return nil
 	}
 	for _, x := range w.fold.ResourcesOf(w.fold.Resource(on).Renderer) {
+		if x.Key != w.fold.Resource(on).Key {
+			continue // started otherwise than was asked for
+		}
 		if h := x.Holds(model); x.Free() > 0 && h != nil && h.State == placement.Loaded {
 			return fmt.Errorf("%s has a free slot with %s loaded", x.ID, model)
 		}
