@@ -9,11 +9,13 @@ GOLANGCI_VERSION  := v2.12.2
 GOTESTSUM_VERSION := v1.13.0
 TOOLS     := $(firstword $(subst :, ,$(shell $(GO) env GOPATH)))/bin
 GOLANGCI  := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
+# What the linter remembers holds paths: one cache for each clone.
+export GOLANGCI_LINT_CACHE := $(CURDIR)/.run/golangci-lint
 GOTESTSUM := $(TOOLS)/gotestsum-$(GOTESTSUM_VERSION)
 
 # One Postgres for all tests, a database of its own for each; see migrations/dbtest.
 WITH_POSTGRES := $(GO) run ./migrations/dbtest/server --
-TEST      := $(GOTESTSUM) --format standard-quiet --hide-summary output --
+TEST      := $(GOTESTSUM) --format standard-quiet --
 PACKAGES  ?= ./...
 TIMEOUT   ?= 9m
 CHECKS    ?= 5000
