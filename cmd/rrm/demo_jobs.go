@@ -120,20 +120,38 @@ func (s *story) runJobs() error {
 
 // sessionsFirst books while jobs wait: the next slot that comes free is the session's.
 func (s *story) sessionsFirst() error {
-	e, err := s.book("gina", "neuron:2", "1m")
+	before, err := s.head(s.ctx)
 	if err != nil {
-		return err
-	}
-	if e, err = s.ready("gina"); err != nil {
 		return err
 	}
 	p, err := s.pool()
 	if err != nil {
 		return err
 	}
+	if _, err := s.book("gina", "neuron:2", "1m"); err != nil {
+		return err
+	}
+	e, err := s.ready("gina")
+	if err != nil {
+		return err
+	}
+	asked, allocated, overtaken := false, false, 0
+	err = s.eachEvent(s.ctx, client.ListEventsParams{}, before, func(event *client.Event) (bool, error) {
+		f := read(event)
+		asked = asked || event.Type == "session.requested" && f.Session == e.ID
+		allocated = asked && event.Type == "session.allocated" && f.Session == e.ID
+		if asked && event.Type == "job.assigned" {
+			overtaken++
+		}
+		return !allocated, nil
+	})
+	if err != nil {
+		return err
+	}
 	waited := e.AllocatedAt.Sub(e.RequestedAt).Seconds()
-	s.say("gina asked again and would wait: she passed %d jobs and waited %s, warm: %t", p.QueuedJobs, seconds(waited), e.Warm)
-	return expect(p.QueuedJobs > 0, "Gina's session before jobs that wait", "no job waits any more")
+	s.say("gina asked again and would wait: she went before %d queued jobs and waited %s for her slot", p.QueuedJobs, seconds(waited))
+	return expect(p.QueuedJobs > 0 && allocated && overtaken == 0, "Gina's session before the jobs that wait",
+		"%d queued jobs, %d of them given a slot after she asked and before she had one", p.QueuedJobs, overtaken)
 }
 
 // jobPictures fetches one picture of each model and counts how the jobs found theirs.
