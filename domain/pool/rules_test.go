@@ -323,7 +323,7 @@ func noJobTakesASlotThatAWaitingSessionCouldUse(w *world, r pool.Recorded) error
 	x := w.fold.Resource(e.Resource)
 	waiting := pool.Waiting(w.fold, x.Renderer)
 	for _, s := range waiting[:min(len(waiting), 64)] {
-		if x.Holds(s.Model) == nil && !hasRoom(w.fold, x, s.Model) {
+		if x.Key != s.Overrides.Key() || x.Holds(s.Model) == nil && !hasRoom(w.fold, x, s.Model) {
 			continue
 		}
 		return fmt.Errorf("session %s waits and could have this slot of %s", s.ID, x.ID)
