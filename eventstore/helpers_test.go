@@ -103,10 +103,3 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 	t.Fatalf("not within %v: %s", patience, what)
 }
-
-// killBackends ends all connections of the test's database but the one that asks.
-func killBackends(t testing.TB, db *sqlx.DB) {
-	t.Helper()
-	_, _ = db.ExecContext(context.Background(),
-		`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
-}
