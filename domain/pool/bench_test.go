@@ -108,11 +108,15 @@ func fullQueue(b *testing.B) (w *bench, running []domain.JobID) {
 		w.give(job(id, modelOf(i)))
 		running = append(running, id)
 	}
-	w.load()
+	for range 40 { // some rather wait for a warm copy, and not for ever
+		w.now = w.now.Add(100 * time.Second)
+		w.give(pool.Tick{})
+		w.load()
+	}
 	for _, id := range running {
 		w.give(pool.ReportJobStarted{Job: id, Resource: w.s.Job(id).Resource})
 	}
-	for i := range 5_000 {
+	for i := range 100_000 {
 		w.give(job(domain.JobID(fmt.Sprint("j", i)), modelOf(i)))
 	}
 	return w, running

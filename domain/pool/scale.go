@@ -69,6 +69,7 @@ func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
 	if p.pool.BackoffUntil != nil {
 		in.BackoffUntil = *p.pool.BackoffUntil
 	}
+	over := in.Occupied > in.Max
 	for _, r := range p.resources {
 		if r.Live() {
 			in.Live++
@@ -79,8 +80,12 @@ func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
 		if r.Key == "" && r.Coming() {
 			in.ComingSlots += r.Slots
 		}
-		if r.State == ResourceStateReady && r.IdleSince != nil {
-			in.IdleOnes = append(in.IdleOnes, scaling.Idle{Resource: r.ID, Since: *r.IdleSince, Models: len(r.Models), Slots: r.Slots})
+		if in.Waiting == 0 && r.IdleSince != nil && (over || d.at.Sub(*r.IdleSince) >= in.Idle) {
+			one := scaling.Idle{Resource: r.ID, Since: *r.IdleSince, Models: len(r.Models)}
+			if r.Key == "" {
+				one.Slots = r.Slots // to be kept free for whoever comes; those of the others are for few
+			}
+			in.IdleOnes = append(in.IdleOnes, one)
 		}
 	}
 	if set.ModelLoading == domain.LoadCommandLine {

@@ -37,7 +37,7 @@ type Inputs struct {
 	Waiting      int           `json:"waiting"`       // sessions and jobs that no free slot could take
 	Unmet        int           `json:"unmet"`         // bookings refused a moment ago
 	BackoffUntil time.Time     `json:"backoff_until"` // no starts before
-	IdleOnes     []Idle        `json:"-"`
+	IdleOnes     []Idle        `json:"-"` // at least those that may go: idle for long enough, or all where there are too many
 }
 
 // Idle is a ready resource without users.
