@@ -40,15 +40,15 @@ type site struct {
 	forwards map[net.Conn]bool
 
 	// How it misbehaves. Set through change.
-	fault      func(w http.ResponseWriter, r *http.Request) bool // true: it has answered
-	lag        time.Duration                                     // until a start or end is noticed
-	dirDelay   time.Duration                                     // until a job's directory is there
-	pageSize   int
-	noRanges   bool
-	anonymous  bool
-	hrefBase   string // of the addresses in answers, if not its own
-	registry   []map[string]string
-	beforeList func()
+	fault     func(w http.ResponseWriter, r *http.Request) bool // true: it has answered
+	lag       time.Duration                                     // until a start or end is noticed
+	dirDelay  time.Duration                                     // until a job's directory is there
+	pageSize  int
+	noRanges  bool
+	anonymous bool
+	hrefBase  string // of the addresses in answers, if not its own
+	registry  []map[string]string
+	environ   []string // more that its jobs are given
 }
 
 func newSite(t *testing.T) *site {

@@ -113,7 +113,7 @@ func (j *job) properties(fields string) map[string]any {
 
 func (j *job) start() error {
 	j.site.mu.Lock()
-	lag := j.site.lag
+	lag, extra := j.site.lag, j.site.environ
 	j.site.mu.Unlock()
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -124,6 +124,7 @@ func (j *job) start() error {
 	cmd.Dir = j.dir
 	// A batch system tells its own processes by their control group; this double by a variable.
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + j.dir, "DOUBLE_JOB=" + j.id, "HOSTNAME=login-node.invalid"}
+	cmd.Env = append(cmd.Env, extra...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	stdout, err1 := os.Create(filepath.Join(j.dir, "stdout"))
 	stderr, err2 := os.Create(filepath.Join(j.dir, "stderr"))

@@ -207,7 +207,7 @@ func (l *Launcher) look(ctx context.Context, a *account, base string, id jobID) 
 		v.place = old.place
 	}
 	if v.place == nil && v.dir != "" && (v.status == statusQueued || v.status == statusPending || v.status == statusRunning) {
-		// UNICORE notices a start late; the job itself tells at once. No answer means: not yet.
+		// The job tells earlier than UNICORE that it runs. No answer means: not yet.
 		v.place = l.readPlace(ctx, a, base, v.dir)
 	}
 	l.remember(v)
@@ -292,14 +292,15 @@ func (v *view) waiting() bool { return v.status == statusReady || v.status == st
 
 // state is the launcher's word for the job's status, with the reason.
 func (v *view) state() (domain.LaunchState, string) {
+	before := v.waiting() || v.status == statusQueued || v.status == statusPending
 	switch {
 	case v.absent:
 		return domain.LaunchGone, "the site has its job no more"
 	case v.ended():
 		return domain.LaunchGone, v.ending()
-	case v.place != nil || v.status == statusRunning:
+	case v.status == statusRunning, before && v.place != nil: // UNICORE notices a start late
 		return domain.LaunchRunning, ""
-	case v.waiting() || v.status == statusQueued || v.status == statusPending:
+	case before:
 		return domain.LaunchPending, v.pending()
 	}
 	return domain.LaunchUnknown, "the site says that its job is " + oneLine(v.status)

@@ -167,6 +167,9 @@ func (l *Launcher) oneJob(ctx context.Context, t target, description, data []byt
 	}
 	mine := jobID("")
 	if len(live(all)) == 0 {
+		if _, err := l.hello(ctx, t.account); err != nil { // to strangers a site shows no jobs
+			return "", err
+		}
 		id, err := l.submit(ctx, t.account, t.base, description)
 		if err != nil && (statusOf(err) != 0 || errors.Is(err, errAnswer)) {
 			return "", fmt.Errorf("submit the job: %w", err)

@@ -12,7 +12,8 @@ import (
 
 // List names every resource of this service whose job waits or runs at the
 // site, in the order of their identities: those that the service's own token
-// shows, and those whose tokens this launcher has used.
+// shows, and those whose tokens this launcher has used. It may be as old as
+// Options.Every.
 func (l *Launcher) List(ctx context.Context) ([]domain.Launched, error) {
 	accounts, err := l.listed(ctx)
 	if err != nil {
@@ -25,14 +26,14 @@ func (l *Launcher) List(ctx context.Context) ([]domain.Launched, error) {
 		began := time.Now()
 		for fresh := false; !fresh; {
 			select {
-			case <-l.beginRound(a, nil, true):
+			case <-l.beginRound(a, nil):
 			case <-patience.C:
 				return nil, fmt.Errorf("list UNICORE resources: the site has not answered within %s", 2*l.opts.ObserveWait)
 			case <-ctx.Done():
 				return nil, fmt.Errorf("list UNICORE resources: %w", ctx.Err())
 			}
 			a.mu.Lock()
-			err, fresh = a.err, !a.listed.Before(began)
+			err, fresh = a.err, !a.listed.Before(began.Add(-l.opts.Every))
 			a.mu.Unlock()
 			if err != nil {
 				return nil, fmt.Errorf("list UNICORE resources: %w", err)

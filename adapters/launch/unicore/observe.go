@@ -51,7 +51,7 @@ func (l *Launcher) Observe(ctx context.Context, resources []domain.Launched) ([]
 	defer patience.Stop()
 	var rounds []<-chan struct{}
 	for a, jobs := range wanted {
-		rounds = append(rounds, l.beginRound(a, jobs, false))
+		rounds = append(rounds, l.beginRound(a, jobs))
 	}
 	for _, done := range rounds {
 		select {
@@ -77,8 +77,8 @@ func (l *Launcher) Observe(ctx context.Context, resources []domain.Launched) ([]
 
 // beginRound refreshes what is due, unless a refresh is under way, and returns
 // what is closed at its end.
-func (l *Launcher) beginRound(a *account, wanted map[jobID]bool, force bool) <-chan struct{} {
-	due := force || l.due(a, wanted)
+func (l *Launcher) beginRound(a *account, wanted map[jobID]bool) <-chan struct{} {
+	due := l.due(a, wanted)
 	r := &round{make(chan struct{})}
 	a.mu.Lock()
 	if a.round != nil {
@@ -102,7 +102,7 @@ func (l *Launcher) beginRound(a *account, wanted map[jobID]bool, force bool) <-c
 		a.mu.Unlock()
 		close(r.done)
 	}
-	if !l.background(roundLimit, func(ctx context.Context) { end(l.refresh(ctx, a, wanted, force)) }) {
+	if !l.background(roundLimit, func(ctx context.Context) { end(l.refresh(ctx, a, wanted)) }) {
 		end(errors.New("the launcher is closed"))
 	}
 	return r.done
@@ -123,7 +123,7 @@ func (l *Launcher) due(a *account, wanted map[jobID]bool) bool {
 	defer l.mu.Unlock()
 	for _, jobs := range []map[jobID]bool{wanted, known} {
 		for id := range jobs {
-			if l.jobDue(l.views[id], now) {
+			if l.jobDue(a, l.views[id], now) {
 				return true
 			}
 		}
@@ -131,12 +131,12 @@ func (l *Launcher) due(a *account, wanted map[jobID]bool) bool {
 	return false
 }
 
-func (l *Launcher) jobDue(v *view, now time.Time) bool {
+func (l *Launcher) jobDue(a *account, v *view, now time.Time) bool {
 	switch {
-	case v == nil:
+	case v == nil, v.by != a && (v.absent || v.err != nil): // another token shows other jobs
 		return true
 	case v.ended() && v.status != statusStagingOut && v.err == nil:
-		return false
+		return v.by != a && now.Sub(v.looked) > forgetAfter // the token that saw it may be of use no more
 	case v.status == statusRunning && v.place != nil && v.err == nil:
 		return now.Sub(v.looked) >= l.opts.RunningEvery
 	}
@@ -144,7 +144,7 @@ func (l *Launcher) jobDue(v *view, now time.Time) bool {
 }
 
 // refresh asks the site for the list, and for each job that is due.
-func (l *Launcher) refresh(ctx context.Context, a *account, wanted map[jobID]bool, force bool) error {
+func (l *Launcher) refresh(ctx context.Context, a *account, wanted map[jobID]bool) error {
 	base, err := l.site(ctx, a)
 	if err != nil {
 		return err
@@ -156,7 +156,7 @@ func (l *Launcher) refresh(ctx context.Context, a *account, wanted map[jobID]boo
 	jobs, listed := a.jobs, a.listed
 	a.mu.Unlock()
 	asked := time.Now()
-	if force || asked.Sub(listed) >= l.opts.Every {
+	if asked.Sub(listed) >= l.opts.Every {
 		if jobs, err = l.list(ctx, a, base, l.tag()); err != nil {
 			return err
 		}
@@ -190,7 +190,7 @@ func (l *Launcher) lookAtAll(ctx context.Context, a *account, base string, all m
 	l.mu.Lock()
 	var due []jobID
 	for id := range all {
-		if l.jobDue(l.views[id], now) {
+		if l.jobDue(a, l.views[id], now) {
 			due = append(due, id)
 		}
 	}
@@ -277,10 +277,11 @@ func (l *Launcher) assemble(r domain.Launched, a *account) (domain.Observed, err
 		return domain.Observed{Launched: r, State: domain.LaunchGone, Reason: reason, Started: v.started()}, nil
 	}
 	slow := fmt.Errorf("the site has not answered within %s", l.opts.ObserveWait)
+	elsewhere := v != nil && v.by != a && (v.absent || v.err != nil)
 	switch {
 	case failed != nil:
 		return domain.Observed{}, failed
-	case v == nil && !complete, v == nil && time.Since(listed) > l.opts.StaleAfter, v == nil && h.Job != "":
+	case v == nil && !complete, v == nil && time.Since(listed) > l.opts.StaleAfter, v == nil && h.Job != "", elsewhere:
 		return domain.Observed{}, slow
 	case v != nil && v.err != nil:
 		return domain.Observed{}, v.err

@@ -2,6 +2,7 @@ package unicore_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"log/slog"
 	"os"
@@ -59,7 +60,7 @@ func options(t *testing.T, s *site) unicore.Options {
 		t.Fatal(err)
 	}
 	return unicore.Options{
-		Site: s.base(), Service: "test-service", TokenFile: token, CAFile: s.ca(), ListenHost: "127.0.0.1",
+		Site: s.base(), Service: rand.Text(), TokenFile: token, CAFile: s.ca(), ListenHost: "127.0.0.1",
 		Timeout: 5 * time.Second, Every: 20 * time.Millisecond, RunningEvery: 20 * time.Millisecond, ObserveWait: 5 * time.Second,
 		Settle: 500 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
 	}
