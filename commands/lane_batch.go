@@ -20,8 +20,9 @@ const (
 	maxBackoff          = 250 * time.Millisecond
 )
 
-// errBackwards: the log lost its end (a restore, a failover); all that is in memory may be wrong.
-var errBackwards = errors.New("the head of the log went backwards")
+// errAnew: all that is in memory may be wrong. The log lost its end (a restore, a failover), or someone raised
+// the epoch: after a rebuild of the live views, rows may differ that no event has touched.
+var errAnew = errors.New("the live state must be read anew")
 
 // appendError marks an error of the append itself, after which it matters whether it was committed.
 type appendError struct{ error }
@@ -127,7 +128,7 @@ func (l *Lane) settle(ctx context.Context, open []*item) {
 		switch {
 		case err == nil:
 			continue
-		case errors.Is(err, eventstore.ErrMoved), errors.Is(err, errBackwards):
+		case errors.Is(err, eventstore.ErrMoved), errors.Is(err, errAnew):
 			t.conflicts++
 			l.stats.conflicts.Add(1)
 		case !l.outcomeKnown(err):
@@ -316,15 +317,15 @@ func (l *Lane) refresh(ctx context.Context) error {
 }
 
 func (l *Lane) take(d eventstore.Delta) error {
-	if d.Position < l.head {
+	if d.Position < l.head || d.Epoch != l.epoch {
 		l.loaded = false
-		return errBackwards
+		return errAnew
 	}
 	if err := l.model.Load(d.Rows); err != nil {
 		l.loaded = false
 		return fmt.Errorf("load the changed rows: %w", err)
 	}
-	l.head, l.epoch = d.Position, d.Epoch
+	l.head = d.Position
 	return nil
 }
 

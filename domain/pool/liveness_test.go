@@ -2,6 +2,7 @@ package pool_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -96,7 +97,11 @@ func (m *machine) allThatWaitsIsServedOnceAllGoesWell() {
 func (m *machine) unfinished() string {
 	for _, e := range pool.AllSessions(m.state) {
 		if !e.Ended {
-			return "session " + string(e.ID) + " (" + string(e.State) + ": " + e.Reason + ")"
+			var there []string
+			for _, r := range m.state.ResourcesOf(e.Renderer) {
+				there = append(there, fmt.Sprintf("%s %s%s %s with %d users", r.ID, r.Model, r.Key, r.State, len(r.Users)))
+			}
+			return fmt.Sprintf("session %s of %s (%s: %s) with %s%s, beside %q", e.ID, e.Model, e.State, e.Reason, e.Renderer, e.Overrides.Key(), there)
 		}
 	}
 	for _, j := range pool.AllJobs(m.state) {

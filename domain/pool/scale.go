@@ -20,6 +20,7 @@ func (d *decider) scale(id domain.RendererID) {
 	in := d.scalingInputs(p)
 	plan := scaling.Decide(in)
 	if plan.Start == 0 && len(plan.Stop) == 0 {
+		d.makeRoom(p, in)
 		return
 	}
 	d.emit(id, PoolScaled{From: in.Live, To: in.Live + plan.Start - len(plan.Stop), Stop: plan.Stop, Decision: Decision{
@@ -30,6 +31,22 @@ func (d *decider) scale(id domain.RendererID) {
 	}
 	for _, r := range plan.Stop {
 		d.emit(id, ResourceStopping{Resource: r, Reason: plan.Reason})
+	}
+}
+
+// makeRoom stops the longest idle resource that was started with overrides,
+// when others wait, the pool is full, and nothing is coming or leaving for them.
+func (d *decider) makeRoom(p *poolState, in scaling.Inputs) {
+	if in.Waiting == 0 || in.Occupied < in.Max || in.ComingSlots > 0 || in.Now.Before(in.BackoffUntil) {
+		return
+	}
+	if slices.ContainsFunc(p.resources, func(r *Resource) bool { return !r.Live() }) {
+		return
+	}
+	if r := longestIdle(p.resources, kind{}); r != nil {
+		reason := "makes room: it serves only sessions with the same overrides, and others wait"
+		d.scaled(p, in.Live, -1, []domain.ResourceID{r.ID}, reason)
+		d.emit(p.pool.Settings.ID, ResourceStopping{Resource: r.ID, Reason: reason})
 	}
 }
 
