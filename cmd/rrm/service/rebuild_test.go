@@ -14,7 +14,7 @@ func TestARebuildReachesRunningProcesses(t *testing.T) {
 	alone := func(c *service.Config) { c.DatabaseURL, c.NoManagers = dsn, true }
 	first := start(t, alone)
 	readyPool(t, first)
-	if _, err := first.DB.Exec(`UPDATE resources SET body = jsonb_set(body, '{state}', '"draining"')`); err != nil {
+	if _, err := first.DB.Exec(`UPDATE resources SET body = jsonb_set(body, '{slots}', '0')`); err != nil {
 		t.Fatal(err)
 	}
 	misled := start(t, alone)
