@@ -18,6 +18,7 @@ type SessionView struct {
 	Queue          *pool.Place `json:"queue,omitempty"`            // while it waits for a slot
 	Address        string      `json:"address,omitempty"`          // of its resource
 	Node           string      `json:"node,omitempty"`
+	Progress       float64     `json:"progress,omitempty"` // 0 to 1, of the load that it waits for
 }
 
 // SessionFilter chooses sessions; empty fields choose all, ended ones too.
@@ -26,7 +27,7 @@ type SessionFilter struct {
 }
 
 var (
-	liveSessionStates  = names(pool.SessionStateQueued, pool.SessionStateStarting, pool.SessionStateLoading, pool.SessionStateReady)
+	liveSessionStates  = names(pool.SessionStateOpened, pool.SessionStateQueued, pool.SessionStateStarting, pool.SessionStateLoading, pool.SessionStateReady)
 	endedSessionStates = names(pool.SessionStateReleased, pool.SessionStateExpired, pool.SessionStateLost, pool.SessionStateFailed)
 )
 
@@ -39,12 +40,14 @@ queue AS (
   WHERE NOT ended AND state IN ('queued', 'starting')
     AND renderer = ANY (ARRAY(SELECT DISTINCT renderer FROM page WHERE state IN ('queued', 'starting')))
 )
-SELECT s.body, q.ahead, CASE WHEN s.state = 'ready' THEN l.expires_at END AS expires_at,
+SELECT s.body, q.ahead, CASE WHEN s.state = 'ready' OR (s.body->>'leased_throughout')::boolean THEN l.expires_at END AS expires_at,
+  coalesce(g.progress, 0) AS progress,
   coalesce(r.body->>'address', '') AS address, coalesce(r.body->>'node', '') AS node
 FROM page s
 LEFT JOIN queue q ON q.id = s.id
 LEFT JOIN liveness l ON l.kind = 'session' AND l.id = s.id
 LEFT JOIN resources r ON r.id = s.resource
+LEFT JOIN liveness g ON s.state = 'loading' AND g.kind = 'model' AND g.id = s.resource || '/' || s.model
 ORDER BY s.seq DESC`
 
 // Sessions gives a page of sessions, newest first, and the cursor of the next page, empty at the end.
@@ -92,6 +95,7 @@ func (r *Reader) sessions(ctx context.Context, page string, args ...any) ([]Sess
 		Ahead         sql.NullInt64
 		ExpiresAt     sql.NullTime `db:"expires_at"`
 		Address, Node string
+		Progress      float64
 	}
 	if err := r.db.SelectContext(ctx, &rows, fmt.Sprintf(sessionQuery, page), args...); err != nil {
 		return nil, err
@@ -103,7 +107,7 @@ func (r *Reader) sessions(ctx context.Context, page string, args ...any) ([]Sess
 		if err := json.Unmarshal(row.Body, &v.Session); err != nil {
 			return nil, fmt.Errorf("read a session's body: %w", err)
 		}
-		v.Address, v.Node = row.Address, row.Node
+		v.Address, v.Node, v.Progress = row.Address, row.Node, row.Progress
 		if row.ExpiresAt.Valid {
 			at := row.ExpiresAt.Time.UTC()
 			v.LeaseExpiresAt = &at

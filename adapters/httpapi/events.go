@@ -107,7 +107,8 @@ func (s *Server) StreamSessionEvents(c echo.Context, id SessionID, p StreamSessi
 		ends: sessionEnds, ended: v.Ended,
 		progress: func(ctx context.Context) (Progress, bool, error) {
 			v, err := s.Views.Session(ctx, v.ID)
-			return Progress{State: string(v.State), Queue: placeOf(v.Queue)}, v.Waiting(), err
+			changing := v.Waiting() || v.State == pool.SessionStateLoading
+			return Progress{State: string(v.State), Progress: min(seconds(v.Progress), 1), Queue: placeOf(v.Queue)}, changing, err
 		},
 	})
 }

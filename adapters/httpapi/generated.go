@@ -106,6 +106,7 @@ const (
 	SessionStateFailed   SessionState = "failed"
 	SessionStateLoading  SessionState = "loading"
 	SessionStateLost     SessionState = "lost"
+	SessionStateOpened   SessionState = "opened"
 	SessionStateQueued   SessionState = "queued"
 	SessionStateReady    SessionState = "ready"
 	SessionStateReleased SessionState = "released"
@@ -250,6 +251,28 @@ type Health struct {
 
 // HealthStatus defines model for Health.Status.
 type HealthStatus string
+
+// Heartbeat defines model for Heartbeat.
+type Heartbeat struct {
+	// HeartbeatSeconds How often to send one.
+	HeartbeatSeconds float64 `json:"heartbeat_seconds"`
+
+	// Reason Why it is in this state.
+	Reason string `json:"reason,omitempty,omitzero"`
+
+	// State `requested`, `starting`, `ready`, `draining` (lets its work end), `stopping`; then `stopped` as wished, `failed` (never got
+	// ready, or hung) or `lost` (was there and is gone).
+	State ResourceState `json:"state"`
+
+	// Users Sessions and jobs that hold a slot on it now.
+	Users int `json:"users"`
+}
+
+// HeartbeatRequest defines model for HeartbeatRequest.
+type HeartbeatRequest struct {
+	// Draining Whether the resource wants no more work; it is then drained.
+	Draining bool `json:"draining,omitempty,omitzero"`
+}
 
 // ID An opaque identifier.
 type ID = string
@@ -606,7 +629,7 @@ type Problem struct {
 
 // Progress How a session or job stands at the moment; sent on streams as the event `progress`, not recorded.
 type Progress struct {
-	// Progress Of a job's present attempt.
+	// Progress Of a job's present attempt
 	Progress float64 `json:"progress,omitempty,omitzero"`
 
 	// Queue A place in the queue.
@@ -802,13 +825,22 @@ type Resource struct {
 	Capabilities []string  `json:"capabilities,omitempty,omitzero"`
 	EndedAt      time.Time `json:"ended_at,omitempty,omitzero"`
 
+	// HeartbeatSeconds How often to send a heartbeat. Only in the answer to a registration.
+	HeartbeatSeconds float64 `json:"heartbeat_seconds,omitempty,omitzero"`
+
+	// HeartbeatToken The token to send it with, which is not told again. Only in the answer to a registration.
+	HeartbeatToken string `json:"heartbeat_token,omitempty,omitzero"`
+
 	// ID An opaque identifier.
 	ID ID `json:"id"`
 
 	// IdleSince Ready and without users since.
 	IdleSince time.Time `json:"idle_since,omitempty,omitzero"`
 	JobKinds  []string  `json:"job_kinds,omitempty,omitzero"`
-	Launcher  string    `json:"launcher"`
+
+	// Labels What a machine that registered itself said of itself.
+	Labels   map[string]string `json:"labels,omitempty,omitzero"`
+	Launcher string            `json:"launcher"`
 
 	// MemoryMib MiB for models; 0: no limit known.
 	MemoryMib int `json:"memory_mib"`
@@ -849,6 +881,24 @@ type ResourceList struct {
 
 	// NextCursor For the next page; absent: this was the last.
 	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+}
+
+// ResourceRequest defines model for ResourceRequest.
+type ResourceRequest struct {
+	// Address host:port at which the service reaches it; the host is a name or an IP address.
+	Address string `json:"address"`
+
+	// Labels What else there is to say about it, such as `{"gpu": "a100"}`; for people.
+	Labels map[string]string `json:"labels,omitempty,omitzero"`
+
+	// Node Where it runs, for people. Default: the host of the address.
+	Node string `json:"node,omitempty,omitzero"`
+
+	// Renderer A renderer's id; lower-cased when it is read.
+	Renderer RendererName `json:"renderer"`
+
+	// Slots Sessions and jobs that it serves at once. Default: the renderer's setting.
+	Slots int `json:"slots,omitempty,omitzero"`
 }
 
 // ResourceState `requested`, `starting`, `ready`, `draining` (lets its work end), `stopping`; then `stopped` as wished, `failed` (never got
@@ -957,7 +1007,7 @@ type Session struct {
 	// Resource The resource that it has, or had last.
 	Resource ID `json:"resource,omitempty,omitzero"`
 
-	// State `queued` waits for a slot; `starting` waits for a resource that is starting; `loading` has its slot, the model is being
+	// State `opened` holds nothing and asks for nothing yet (sessions of API version 1 begin so); `queued` waits for a slot; `starting` waits for a resource that is starting; `loading` has its slot, the model is being
 	// loaded; `ready`, frames can be had; then `released` by its client, `expired` with its lease, wait or time, `lost` with
 	// its resource, or `failed` because its model could not be loaded.
 	State SessionState `json:"state"`
@@ -1019,7 +1069,7 @@ type SessionRequest struct {
 // SessionRequestOnLost What happens when the resource goes away: the session ends (`lost`), or it goes back to its place in the queue.
 type SessionRequestOnLost string
 
-// SessionState `queued` waits for a slot; `starting` waits for a resource that is starting; `loading` has its slot, the model is being
+// SessionState `opened` holds nothing and asks for nothing yet (sessions of API version 1 begin so); `queued` waits for a slot; `starting` waits for a resource that is starting; `loading` has its slot, the model is being
 // loaded; `ready`, frames can be had; then `released` by its client, `expired` with its lease, wait or time, `lost` with
 // its resource, or `failed` because its model could not be loaded.
 type SessionState string
@@ -1244,6 +1294,12 @@ type ListResourcesParams struct {
 	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 }
 
+// RegisterResourceParams defines parameters for RegisterResource.
+type RegisterResourceParams struct {
+	// IdempotencyKey Chosen by the caller, one for each intent; 1 to 255 printable ASCII characters. Keys of different callers do not meet.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // DrainResourceParams defines parameters for DrainResource.
 type DrainResourceParams struct {
 	// IdempotencyKey Chosen by the caller, one for each intent; 1 to 255 printable ASCII characters. Keys of different callers do not meet.
@@ -1310,8 +1366,14 @@ type SubmitJobJSONRequestBody = JobRequest
 // PutRendererJSONRequestBody defines body for PutRenderer for application/json ContentType.
 type PutRendererJSONRequestBody = RendererSettings
 
+// RegisterResourceJSONRequestBody defines body for RegisterResource for application/json ContentType.
+type RegisterResourceJSONRequestBody = ResourceRequest
+
 // DrainResourceJSONRequestBody defines body for DrainResource for application/json ContentType.
 type DrainResourceJSONRequestBody = DrainRequest
+
+// HeartbeatResourceJSONRequestBody defines body for HeartbeatResource for application/json ContentType.
+type HeartbeatResourceJSONRequestBody = HeartbeatRequest
 
 // BookResourceJSONRequestBody defines body for BookResource for application/json ContentType.
 type BookResourceJSONRequestBody = SessionRequest
@@ -1499,6 +1561,9 @@ type ServerInterface interface {
 	// ListResources List resources
 	// (GET /resources)
 	ListResources(ctx echo.Context, params ListResourcesParams) error
+	// RegisterResource Register a resource
+	// (POST /resources)
+	RegisterResource(ctx echo.Context, params RegisterResourceParams) error
 	// StopResource Stop a resource now
 	// (DELETE /resources/{id})
 	StopResource(ctx echo.Context, id ResourceID) error
@@ -1508,6 +1573,9 @@ type ServerInterface interface {
 	// DrainResource Drain a resource
 	// (POST /resources/{id}/drain)
 	DrainResource(ctx echo.Context, id ResourceID, params DrainResourceParams) error
+	// HeartbeatResource Keep a registered resource alive
+	// (POST /resources/{id}/heartbeat)
+	HeartbeatResource(ctx echo.Context, id ResourceID) error
 	// GetResourceLogs Read the renderer's own output
 	// (GET /resources/{id}/logs)
 	GetResourceLogs(ctx echo.Context, id ResourceID, params GetResourceLogsParams) error
@@ -1995,6 +2063,35 @@ func (w *ServerInterfaceWrapper) ListResources(ctx echo.Context) error {
 	return err
 }
 
+// RegisterResource converts echo context to params.
+func (w *ServerInterfaceWrapper) RegisterResource(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RegisterResourceParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RegisterResource(ctx, params)
+	return err
+}
+
 // StopResource converts echo context to params.
 func (w *ServerInterfaceWrapper) StopResource(ctx echo.Context) error {
 	var err error
@@ -2060,6 +2157,22 @@ func (w *ServerInterfaceWrapper) DrainResource(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.DrainResource(ctx, id, params)
+	return err
+}
+
+// HeartbeatResource converts echo context to params.
+func (w *ServerInterfaceWrapper) HeartbeatResource(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id ResourceID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.HeartbeatResource(ctx, id)
 	return err
 }
 
@@ -2339,9 +2452,11 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PUT(options.BaseURL+"/renderers/:id", wrapper.PutRenderer, options.OperationMiddlewares["putRenderer"]...)
 	router.GET(options.BaseURL+"/pools/:renderer", wrapper.GetPool, options.OperationMiddlewares["getPool"]...)
 	router.GET(options.BaseURL+"/resources", wrapper.ListResources, options.OperationMiddlewares["listResources"]...)
+	router.POST(options.BaseURL+"/resources", wrapper.RegisterResource, options.OperationMiddlewares["registerResource"]...)
 	router.DELETE(options.BaseURL+"/resources/:id", wrapper.StopResource, options.OperationMiddlewares["stopResource"]...)
 	router.GET(options.BaseURL+"/resources/:id", wrapper.GetResource, options.OperationMiddlewares["getResource"]...)
 	router.POST(options.BaseURL+"/resources/:id/drain", wrapper.DrainResource, options.OperationMiddlewares["drainResource"]...)
+	router.POST(options.BaseURL+"/resources/:id/heartbeat", wrapper.HeartbeatResource, options.OperationMiddlewares["heartbeatResource"]...)
 	router.GET(options.BaseURL+"/resources/:id/logs", wrapper.GetResourceLogs, options.OperationMiddlewares["getResourceLogs"]...)
 	router.GET(options.BaseURL+"/models", wrapper.ListModels, options.OperationMiddlewares["listModels"]...)
 	router.GET(options.BaseURL+"/admission", wrapper.GetAdmission, options.OperationMiddlewares["getAdmission"]...)

@@ -110,6 +110,7 @@ const (
 	SessionStateFailed   SessionState = "failed"
 	SessionStateLoading  SessionState = "loading"
 	SessionStateLost     SessionState = "lost"
+	SessionStateOpened   SessionState = "opened"
 	SessionStateQueued   SessionState = "queued"
 	SessionStateReady    SessionState = "ready"
 	SessionStateReleased SessionState = "released"
@@ -254,6 +255,28 @@ type Health struct {
 
 // HealthStatus defines model for Health.Status.
 type HealthStatus string
+
+// Heartbeat defines model for Heartbeat.
+type Heartbeat struct {
+	// HeartbeatSeconds How often to send one.
+	HeartbeatSeconds float64 `json:"heartbeat_seconds"`
+
+	// Reason Why it is in this state.
+	Reason string `json:"reason,omitempty,omitzero"`
+
+	// State `requested`, `starting`, `ready`, `draining` (lets its work end), `stopping`; then `stopped` as wished, `failed` (never got
+	// ready, or hung) or `lost` (was there and is gone).
+	State ResourceState `json:"state"`
+
+	// Users Sessions and jobs that hold a slot on it now.
+	Users int `json:"users"`
+}
+
+// HeartbeatRequest defines model for HeartbeatRequest.
+type HeartbeatRequest struct {
+	// Draining Whether the resource wants no more work; it is then drained.
+	Draining bool `json:"draining,omitempty,omitzero"`
+}
 
 // ID An opaque identifier.
 type ID = string
@@ -610,7 +633,7 @@ type Problem struct {
 
 // Progress How a session or job stands at the moment; sent on streams as the event `progress`, not recorded.
 type Progress struct {
-	// Progress Of a job's present attempt.
+	// Progress Of a job's present attempt
 	Progress float64 `json:"progress,omitempty,omitzero"`
 
 	// Queue A place in the queue.
@@ -806,13 +829,22 @@ type Resource struct {
 	Capabilities []string  `json:"capabilities,omitempty,omitzero"`
 	EndedAt      time.Time `json:"ended_at,omitempty,omitzero"`
 
+	// HeartbeatSeconds How often to send a heartbeat. Only in the answer to a registration.
+	HeartbeatSeconds float64 `json:"heartbeat_seconds,omitempty,omitzero"`
+
+	// HeartbeatToken The token to send it with, which is not told again. Only in the answer to a registration.
+	HeartbeatToken string `json:"heartbeat_token,omitempty,omitzero"`
+
 	// ID An opaque identifier.
 	ID ID `json:"id"`
 
 	// IdleSince Ready and without users since.
 	IdleSince time.Time `json:"idle_since,omitempty,omitzero"`
 	JobKinds  []string  `json:"job_kinds,omitempty,omitzero"`
-	Launcher  string    `json:"launcher"`
+
+	// Labels What a machine that registered itself said of itself.
+	Labels   map[string]string `json:"labels,omitempty,omitzero"`
+	Launcher string            `json:"launcher"`
 
 	// MemoryMib MiB for models; 0: no limit known.
 	MemoryMib int `json:"memory_mib"`
@@ -853,6 +885,24 @@ type ResourceList struct {
 
 	// NextCursor For the next page; absent: this was the last.
 	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+}
+
+// ResourceRequest defines model for ResourceRequest.
+type ResourceRequest struct {
+	// Address host:port at which the service reaches it; the host is a name or an IP address.
+	Address string `json:"address"`
+
+	// Labels What else there is to say about it, such as `{"gpu": "a100"}`; for people.
+	Labels map[string]string `json:"labels,omitempty,omitzero"`
+
+	// Node Where it runs, for people. Default: the host of the address.
+	Node string `json:"node,omitempty,omitzero"`
+
+	// Renderer A renderer's id; lower-cased when it is read.
+	Renderer RendererName `json:"renderer"`
+
+	// Slots Sessions and jobs that it serves at once. Default: the renderer's setting.
+	Slots int `json:"slots,omitempty,omitzero"`
 }
 
 // ResourceState `requested`, `starting`, `ready`, `draining` (lets its work end), `stopping`; then `stopped` as wished, `failed` (never got
@@ -961,7 +1011,7 @@ type Session struct {
 	// Resource The resource that it has, or had last.
 	Resource ID `json:"resource,omitempty,omitzero"`
 
-	// State `queued` waits for a slot; `starting` waits for a resource that is starting; `loading` has its slot, the model is being
+	// State `opened` holds nothing and asks for nothing yet (sessions of API version 1 begin so); `queued` waits for a slot; `starting` waits for a resource that is starting; `loading` has its slot, the model is being
 	// loaded; `ready`, frames can be had; then `released` by its client, `expired` with its lease, wait or time, `lost` with
 	// its resource, or `failed` because its model could not be loaded.
 	State SessionState `json:"state"`
@@ -1023,7 +1073,7 @@ type SessionRequest struct {
 // SessionRequestOnLost What happens when the resource goes away: the session ends (`lost`), or it goes back to its place in the queue.
 type SessionRequestOnLost string
 
-// SessionState `queued` waits for a slot; `starting` waits for a resource that is starting; `loading` has its slot, the model is being
+// SessionState `opened` holds nothing and asks for nothing yet (sessions of API version 1 begin so); `queued` waits for a slot; `starting` waits for a resource that is starting; `loading` has its slot, the model is being
 // loaded; `ready`, frames can be had; then `released` by its client, `expired` with its lease, wait or time, `lost` with
 // its resource, or `failed` because its model could not be loaded.
 type SessionState string
@@ -1248,6 +1298,12 @@ type ListResourcesParams struct {
 	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
 }
 
+// RegisterResourceParams defines parameters for RegisterResource.
+type RegisterResourceParams struct {
+	// IdempotencyKey Chosen by the caller, one for each intent; 1 to 255 printable ASCII characters. Keys of different callers do not meet.
+	IdempotencyKey IdempotencyKey `json:"Idempotency-Key,omitempty,omitzero"`
+}
+
 // DrainResourceParams defines parameters for DrainResource.
 type DrainResourceParams struct {
 	// IdempotencyKey Chosen by the caller, one for each intent; 1 to 255 printable ASCII characters. Keys of different callers do not meet.
@@ -1314,8 +1370,14 @@ type SubmitJobJSONRequestBody = JobRequest
 // PutRendererJSONRequestBody defines body for PutRenderer for application/json ContentType.
 type PutRendererJSONRequestBody = RendererSettings
 
+// RegisterResourceJSONRequestBody defines body for RegisterResource for application/json ContentType.
+type RegisterResourceJSONRequestBody = ResourceRequest
+
 // DrainResourceJSONRequestBody defines body for DrainResource for application/json ContentType.
 type DrainResourceJSONRequestBody = DrainRequest
+
+// HeartbeatResourceJSONRequestBody defines body for HeartbeatResource for application/json ContentType.
+type HeartbeatResourceJSONRequestBody = HeartbeatRequest
 
 // BookResourceJSONRequestBody defines body for BookResource for application/json ContentType.
 type BookResourceJSONRequestBody = SessionRequest
@@ -1687,23 +1749,51 @@ type ClientInterface interface {
 	// Corresponds with GET /resources (the `ListResources` operationId).
 	ListResources(ctx context.Context, params *ListResourcesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// RegisterResourceWithBody Register a resource
+	//
+	// Takes in a renderer process that someone else started; `rrm agent` does that. Its renderer's settings must have the
+	// launcher `static`. It is `starting` until the service has reached it at its address. Send
+	// `POST /resources/{id}/heartbeat` every `heartbeat_seconds` with `heartbeat_token`: after three missed the resource is
+	// `lost`, and has to register anew. The operator's list must allow the address; a name is resolved once, now. Repeated
+	// with its `Idempotency-Key` it gives the same resource and a new token, for only a hash of it is stored; the token before
+	// is then worth nothing. For operators.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /resources (the `RegisterResource` operationId).
+	RegisterResourceWithBody(ctx context.Context, params *RegisterResourceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RegisterResource Register a resource
+	//
+	// Takes in a renderer process that someone else started; `rrm agent` does that. Its renderer's settings must have the
+	// launcher `static`. It is `starting` until the service has reached it at its address. Send
+	// `POST /resources/{id}/heartbeat` every `heartbeat_seconds` with `heartbeat_token`: after three missed the resource is
+	// `lost`, and has to register anew. The operator's list must allow the address; a name is resolved once, now. Repeated
+	// with its `Idempotency-Key` it gives the same resource and a new token, for only a hash of it is stored; the token before
+	// is then worth nothing. For operators.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /resources (the `RegisterResource` operationId).
+	RegisterResource(ctx context.Context, params *RegisterResourceParams, body RegisterResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// StopResource Stop a resource now
 	//
-	// What uses it is moved or lost. Repeating is safe. For operators.
+	// What uses it is moved or lost. Repeating is safe. For operators; and for a resource itself, which so deregisters.
 	//
 	// Corresponds with DELETE /resources/{id} (the `StopResource` operationId).
 	StopResource(ctx context.Context, id ResourceID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetResource Get a resource
 	//
-	// For operators and auditors.
+	// For operators and auditors, and for the resource itself.
 	//
 	// Corresponds with GET /resources/{id} (the `GetResource` operationId).
 	GetResource(ctx context.Context, id ResourceID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DrainResourceWithBody Drain a resource
 	//
-	// Lets its work end, gives it no more, then stops it. Repeating is safe. For operators.
+	// Lets its work end, gives it no more, then stops it. Repeating is safe. For operators, and for the resource itself.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1712,12 +1802,36 @@ type ClientInterface interface {
 
 	// DrainResource Drain a resource
 	//
-	// Lets its work end, gives it no more, then stops it. Repeating is safe. For operators.
+	// Lets its work end, gives it no more, then stops it. Repeating is safe. For operators, and for the resource itself.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /resources/{id}/drain (the `DrainResource` operationId).
 	DrainResource(ctx context.Context, id ResourceID, params *DrainResourceParams, body DrainResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// HeartbeatResourceWithBody Keep a registered resource alive
+	//
+	// Send it every `heartbeat_seconds`; the answer's state tells when the resource is to end. `draining`: let it work on, it gets no
+	// more; `stopping` or `stopped`: end the renderer, then `DELETE` the resource. 410 `resource_ended`: it counts as gone (three heartbeats
+	// were missed, or its renderer did not answer); see that the renderer works and register anew. For the resource itself,
+	// and for operators.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /resources/{id}/heartbeat (the `HeartbeatResource` operationId).
+	HeartbeatResourceWithBody(ctx context.Context, id ResourceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// HeartbeatResource Keep a registered resource alive
+	//
+	// Send it every `heartbeat_seconds`; the answer's state tells when the resource is to end. `draining`: let it work on, it gets no
+	// more; `stopping` or `stopped`: end the renderer, then `DELETE` the resource. 410 `resource_ended`: it counts as gone (three heartbeats
+	// were missed, or its renderer did not answer); see that the renderer works and register anew. For the resource itself,
+	// and for operators.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /resources/{id}/heartbeat (the `HeartbeatResource` operationId).
+	HeartbeatResource(ctx context.Context, id ResourceID, body HeartbeatResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetResourceLogs Read the renderer's own output
 	//
@@ -2175,9 +2289,57 @@ func (c *Client) ListResources(ctx context.Context, params *ListResourcesParams,
 	return c.Client.Do(req)
 }
 
+// RegisterResourceWithBody Register a resource
+//
+// Takes in a renderer process that someone else started; `rrm agent` does that. Its renderer's settings must have the
+// launcher `static`. It is `starting` until the service has reached it at its address. Send
+// `POST /resources/{id}/heartbeat` every `heartbeat_seconds` with `heartbeat_token`: after three missed the resource is
+// `lost`, and has to register anew. The operator's list must allow the address; a name is resolved once, now. Repeated
+// with its `Idempotency-Key` it gives the same resource and a new token, for only a hash of it is stored; the token before
+// is then worth nothing. For operators.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /resources (the `RegisterResource` operationId).
+func (c *Client) RegisterResourceWithBody(ctx context.Context, params *RegisterResourceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRegisterResourceRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RegisterResource Register a resource
+//
+// Takes in a renderer process that someone else started; `rrm agent` does that. Its renderer's settings must have the
+// launcher `static`. It is `starting` until the service has reached it at its address. Send
+// `POST /resources/{id}/heartbeat` every `heartbeat_seconds` with `heartbeat_token`: after three missed the resource is
+// `lost`, and has to register anew. The operator's list must allow the address; a name is resolved once, now. Repeated
+// with its `Idempotency-Key` it gives the same resource and a new token, for only a hash of it is stored; the token before
+// is then worth nothing. For operators.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /resources (the `RegisterResource` operationId).
+func (c *Client) RegisterResource(ctx context.Context, params *RegisterResourceParams, body RegisterResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRegisterResourceRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // StopResource Stop a resource now
 //
-// What uses it is moved or lost. Repeating is safe. For operators.
+// What uses it is moved or lost. Repeating is safe. For operators; and for a resource itself, which so deregisters.
 //
 // Corresponds with DELETE /resources/{id} (the `StopResource` operationId).
 func (c *Client) StopResource(ctx context.Context, id ResourceID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2194,7 +2356,7 @@ func (c *Client) StopResource(ctx context.Context, id ResourceID, reqEditors ...
 
 // GetResource Get a resource
 //
-// For operators and auditors.
+// For operators and auditors, and for the resource itself.
 //
 // Corresponds with GET /resources/{id} (the `GetResource` operationId).
 func (c *Client) GetResource(ctx context.Context, id ResourceID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2211,7 +2373,7 @@ func (c *Client) GetResource(ctx context.Context, id ResourceID, reqEditors ...R
 
 // DrainResourceWithBody Drain a resource
 //
-// Lets its work end, gives it no more, then stops it. Repeating is safe. For operators.
+// Lets its work end, gives it no more, then stops it. Repeating is safe. For operators, and for the resource itself.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2230,13 +2392,57 @@ func (c *Client) DrainResourceWithBody(ctx context.Context, id ResourceID, param
 
 // DrainResource Drain a resource
 //
-// Lets its work end, gives it no more, then stops it. Repeating is safe. For operators.
+// Lets its work end, gives it no more, then stops it. Repeating is safe. For operators, and for the resource itself.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /resources/{id}/drain (the `DrainResource` operationId).
 func (c *Client) DrainResource(ctx context.Context, id ResourceID, params *DrainResourceParams, body DrainResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDrainResourceRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// HeartbeatResourceWithBody Keep a registered resource alive
+//
+// Send it every `heartbeat_seconds`; the answer's state tells when the resource is to end. `draining`: let it work on, it gets no
+// more; `stopping` or `stopped`: end the renderer, then `DELETE` the resource. 410 `resource_ended`: it counts as gone (three heartbeats
+// were missed, or its renderer did not answer); see that the renderer works and register anew. For the resource itself,
+// and for operators.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /resources/{id}/heartbeat (the `HeartbeatResource` operationId).
+func (c *Client) HeartbeatResourceWithBody(ctx context.Context, id ResourceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewHeartbeatResourceRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// HeartbeatResource Keep a registered resource alive
+//
+// Send it every `heartbeat_seconds`; the answer's state tells when the resource is to end. `draining`: let it work on, it gets no
+// more; `stopping` or `stopped`: end the renderer, then `DELETE` the resource. 410 `resource_ended`: it counts as gone (three heartbeats
+// were missed, or its renderer did not answer); see that the renderer works and register anew. For the resource itself,
+// and for operators.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /resources/{id}/heartbeat (the `HeartbeatResource` operationId).
+func (c *Client) HeartbeatResource(ctx context.Context, id ResourceID, body HeartbeatResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewHeartbeatResourceRequest(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3337,6 +3543,59 @@ func NewListResourcesRequest(server string, params *ListResourcesParams) (*http.
 	return req, nil
 }
 
+// NewRegisterResourceRequest calls the generic RegisterResource builder with application/json body
+func NewRegisterResourceRequest(server string, params *RegisterResourceParams, body RegisterResourceJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRegisterResourceRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewRegisterResourceRequestWithBody constructs an http.Request for the RegisterResource method, with any body, and a specified content type
+func NewRegisterResourceRequestWithBody(server string, params *RegisterResourceParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/resources")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("Idempotency-Key", headerParam0)
+
+	}
+
+	return req, nil
+}
+
 // NewStopResourceRequest constructs an http.Request for the StopResource method
 func NewStopResourceRequest(server string, id ResourceID) (*http.Request, error) {
 	var err error
@@ -3461,6 +3720,53 @@ func NewDrainResourceRequestWithBody(server string, id ResourceID, params *Drain
 		req.Header.Set("Idempotency-Key", headerParam0)
 
 	}
+
+	return req, nil
+}
+
+// NewHeartbeatResourceRequest calls the generic HeartbeatResource builder with application/json body
+func NewHeartbeatResourceRequest(server string, id ResourceID, body HeartbeatResourceJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewHeartbeatResourceRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewHeartbeatResourceRequestWithBody constructs an http.Request for the HeartbeatResource method, with any body, and a specified content type
+func NewHeartbeatResourceRequestWithBody(server string, id ResourceID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/resources/%s/heartbeat", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -4112,9 +4418,37 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /resources (the `ListResources` operationId).
 	ListResourcesWithResponse(ctx context.Context, params *ListResourcesParams, reqEditors ...RequestEditorFn) (*ListResourcesAnswer, error)
 
+	// RegisterResourceWithBodyWithResponse Register a resource
+	//
+	// Takes in a renderer process that someone else started; `rrm agent` does that. Its renderer's settings must have the
+	// launcher `static`. It is `starting` until the service has reached it at its address. Send
+	// `POST /resources/{id}/heartbeat` every `heartbeat_seconds` with `heartbeat_token`: after three missed the resource is
+	// `lost`, and has to register anew. The operator's list must allow the address; a name is resolved once, now. Repeated
+	// with its `Idempotency-Key` it gives the same resource and a new token, for only a hash of it is stored; the token before
+	// is then worth nothing. For operators.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /resources (the `RegisterResource` operationId).
+	RegisterResourceWithBodyWithResponse(ctx context.Context, params *RegisterResourceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterResourceAnswer, error)
+
+	// RegisterResourceWithResponse Register a resource
+	//
+	// Takes in a renderer process that someone else started; `rrm agent` does that. Its renderer's settings must have the
+	// launcher `static`. It is `starting` until the service has reached it at its address. Send
+	// `POST /resources/{id}/heartbeat` every `heartbeat_seconds` with `heartbeat_token`: after three missed the resource is
+	// `lost`, and has to register anew. The operator's list must allow the address; a name is resolved once, now. Repeated
+	// with its `Idempotency-Key` it gives the same resource and a new token, for only a hash of it is stored; the token before
+	// is then worth nothing. For operators.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /resources (the `RegisterResource` operationId).
+	RegisterResourceWithResponse(ctx context.Context, params *RegisterResourceParams, body RegisterResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterResourceAnswer, error)
+
 	// StopResourceWithResponse Stop a resource now
 	//
-	// What uses it is moved or lost. Repeating is safe. For operators.
+	// What uses it is moved or lost. Repeating is safe. For operators; and for a resource itself, which so deregisters.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4123,7 +4457,7 @@ type ClientWithResponsesInterface interface {
 
 	// GetResourceWithResponse Get a resource
 	//
-	// For operators and auditors.
+	// For operators and auditors, and for the resource itself.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -4132,7 +4466,7 @@ type ClientWithResponsesInterface interface {
 
 	// DrainResourceWithBodyWithResponse Drain a resource
 	//
-	// Lets its work end, gives it no more, then stops it. Repeating is safe. For operators.
+	// Lets its work end, gives it no more, then stops it. Repeating is safe. For operators, and for the resource itself.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4141,12 +4475,36 @@ type ClientWithResponsesInterface interface {
 
 	// DrainResourceWithResponse Drain a resource
 	//
-	// Lets its work end, gives it no more, then stops it. Repeating is safe. For operators.
+	// Lets its work end, gives it no more, then stops it. Repeating is safe. For operators, and for the resource itself.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /resources/{id}/drain (the `DrainResource` operationId).
 	DrainResourceWithResponse(ctx context.Context, id ResourceID, params *DrainResourceParams, body DrainResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*DrainResourceAnswer, error)
+
+	// HeartbeatResourceWithBodyWithResponse Keep a registered resource alive
+	//
+	// Send it every `heartbeat_seconds`; the answer's state tells when the resource is to end. `draining`: let it work on, it gets no
+	// more; `stopping` or `stopped`: end the renderer, then `DELETE` the resource. 410 `resource_ended`: it counts as gone (three heartbeats
+	// were missed, or its renderer did not answer); see that the renderer works and register anew. For the resource itself,
+	// and for operators.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /resources/{id}/heartbeat (the `HeartbeatResource` operationId).
+	HeartbeatResourceWithBodyWithResponse(ctx context.Context, id ResourceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*HeartbeatResourceAnswer, error)
+
+	// HeartbeatResourceWithResponse Keep a registered resource alive
+	//
+	// Send it every `heartbeat_seconds`; the answer's state tells when the resource is to end. `draining`: let it work on, it gets no
+	// more; `stopping` or `stopped`: end the renderer, then `DELETE` the resource. 410 `resource_ended`: it counts as gone (three heartbeats
+	// were missed, or its renderer did not answer); see that the renderer works and register anew. For the resource itself,
+	// and for operators.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /resources/{id}/heartbeat (the `HeartbeatResource` operationId).
+	HeartbeatResourceWithResponse(ctx context.Context, id ResourceID, body HeartbeatResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*HeartbeatResourceAnswer, error)
 
 	// GetResourceLogsWithResponse Read the renderer's own output
 	//
@@ -5963,6 +6321,138 @@ func (r ListResourcesAnswer) ContentType() string {
 	return ""
 }
 
+// RegisterResourceAnswer201Headers the declared response headers of an HTTP 201 response for RegisterResource
+type RegisterResourceAnswer201Headers struct {
+	Location string
+}
+
+// RegisterResourceAnswer401Headers the declared response headers of an HTTP 401 response for RegisterResource
+type RegisterResourceAnswer401Headers struct {
+	WWWAuthenticate string
+}
+
+// RegisterResourceAnswer503Headers the declared response headers of an HTTP 503 response for RegisterResource
+type RegisterResourceAnswer503Headers struct {
+	RetryAfter int
+}
+
+type RegisterResourceAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Resource
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationProblemJSON401 *Unauthenticated
+	// ApplicationProblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationProblemJSON403 *Forbidden
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *RendererNotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Problem
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *BodyTooLarge
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Problem
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Unexpected
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *RegisterResourceAnswer201Headers
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *RegisterResourceAnswer401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *RegisterResourceAnswer503Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r RegisterResourceAnswer) GetJSON201() *Resource {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r RegisterResourceAnswer) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r RegisterResourceAnswer) GetApplicationProblemJSON401() *Unauthenticated {
+	return r.ApplicationProblemJSON401
+}
+
+// GetApplicationProblemJSON403 returns the response for an HTTP 403 `application/problem+json` response
+func (r RegisterResourceAnswer) GetApplicationProblemJSON403() *Forbidden {
+	return r.ApplicationProblemJSON403
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r RegisterResourceAnswer) GetApplicationProblemJSON404() *RendererNotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r RegisterResourceAnswer) GetApplicationProblemJSON409() *Problem {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r RegisterResourceAnswer) GetApplicationProblemJSON413() *BodyTooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r RegisterResourceAnswer) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r RegisterResourceAnswer) GetApplicationProblemJSON422() *Problem {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r RegisterResourceAnswer) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RegisterResourceAnswer) GetApplicationProblemJSONDefault() *Unexpected {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RegisterResourceAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RegisterResourceAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RegisterResourceAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RegisterResourceAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // StopResourceAnswer401Headers the declared response headers of an HTTP 401 response for StopResource
 type StopResourceAnswer401Headers struct {
 	WWWAuthenticate string
@@ -6269,6 +6759,131 @@ func (r DrainResourceAnswer) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r DrainResourceAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// HeartbeatResourceAnswer401Headers the declared response headers of an HTTP 401 response for HeartbeatResource
+type HeartbeatResourceAnswer401Headers struct {
+	WWWAuthenticate string
+}
+
+// HeartbeatResourceAnswer503Headers the declared response headers of an HTTP 503 response for HeartbeatResource
+type HeartbeatResourceAnswer503Headers struct {
+	RetryAfter int
+}
+
+type HeartbeatResourceAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Heartbeat
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationProblemJSON401 *Unauthenticated
+	// ApplicationProblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationProblemJSON403 *Forbidden
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *ResourceNotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Problem
+	// ApplicationProblemJSON410 the response for an HTTP 410 `application/problem+json` response
+	ApplicationProblemJSON410 *Problem
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *BodyTooLarge
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Unexpected
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *HeartbeatResourceAnswer401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *HeartbeatResourceAnswer503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r HeartbeatResourceAnswer) GetJSON200() *Heartbeat {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r HeartbeatResourceAnswer) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r HeartbeatResourceAnswer) GetApplicationProblemJSON401() *Unauthenticated {
+	return r.ApplicationProblemJSON401
+}
+
+// GetApplicationProblemJSON403 returns the response for an HTTP 403 `application/problem+json` response
+func (r HeartbeatResourceAnswer) GetApplicationProblemJSON403() *Forbidden {
+	return r.ApplicationProblemJSON403
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r HeartbeatResourceAnswer) GetApplicationProblemJSON404() *ResourceNotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r HeartbeatResourceAnswer) GetApplicationProblemJSON409() *Problem {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON410 returns the response for an HTTP 410 `application/problem+json` response
+func (r HeartbeatResourceAnswer) GetApplicationProblemJSON410() *Problem {
+	return r.ApplicationProblemJSON410
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r HeartbeatResourceAnswer) GetApplicationProblemJSON413() *BodyTooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r HeartbeatResourceAnswer) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r HeartbeatResourceAnswer) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r HeartbeatResourceAnswer) GetApplicationProblemJSONDefault() *Unexpected {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r HeartbeatResourceAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r HeartbeatResourceAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r HeartbeatResourceAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r HeartbeatResourceAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -7332,9 +7947,49 @@ func (c *ClientWithResponses) ListResourcesWithResponse(ctx context.Context, par
 	return ParseListResourcesAnswer(rsp)
 }
 
+// RegisterResourceWithBodyWithResponse Register a resource
+//
+// Takes in a renderer process that someone else started; `rrm agent` does that. Its renderer's settings must have the
+// launcher `static`. It is `starting` until the service has reached it at its address. Send
+// `POST /resources/{id}/heartbeat` every `heartbeat_seconds` with `heartbeat_token`: after three missed the resource is
+// `lost`, and has to register anew. The operator's list must allow the address; a name is resolved once, now. Repeated
+// with its `Idempotency-Key` it gives the same resource and a new token, for only a hash of it is stored; the token before
+// is then worth nothing. For operators.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /resources (the `RegisterResource` operationId).
+func (c *ClientWithResponses) RegisterResourceWithBodyWithResponse(ctx context.Context, params *RegisterResourceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterResourceAnswer, error) {
+	rsp, err := c.RegisterResourceWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRegisterResourceAnswer(rsp)
+}
+
+// RegisterResourceWithResponse Register a resource
+//
+// Takes in a renderer process that someone else started; `rrm agent` does that. Its renderer's settings must have the
+// launcher `static`. It is `starting` until the service has reached it at its address. Send
+// `POST /resources/{id}/heartbeat` every `heartbeat_seconds` with `heartbeat_token`: after three missed the resource is
+// `lost`, and has to register anew. The operator's list must allow the address; a name is resolved once, now. Repeated
+// with its `Idempotency-Key` it gives the same resource and a new token, for only a hash of it is stored; the token before
+// is then worth nothing. For operators.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /resources (the `RegisterResource` operationId).
+func (c *ClientWithResponses) RegisterResourceWithResponse(ctx context.Context, params *RegisterResourceParams, body RegisterResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterResourceAnswer, error) {
+	rsp, err := c.RegisterResource(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRegisterResourceAnswer(rsp)
+}
+
 // StopResourceWithResponse Stop a resource now
 //
-// What uses it is moved or lost. Repeating is safe. For operators.
+// What uses it is moved or lost. Repeating is safe. For operators; and for a resource itself, which so deregisters.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -7349,7 +8004,7 @@ func (c *ClientWithResponses) StopResourceWithResponse(ctx context.Context, id R
 
 // GetResourceWithResponse Get a resource
 //
-// For operators and auditors.
+// For operators and auditors, and for the resource itself.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -7364,7 +8019,7 @@ func (c *ClientWithResponses) GetResourceWithResponse(ctx context.Context, id Re
 
 // DrainResourceWithBodyWithResponse Drain a resource
 //
-// Lets its work end, gives it no more, then stops it. Repeating is safe. For operators.
+// Lets its work end, gives it no more, then stops it. Repeating is safe. For operators, and for the resource itself.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -7379,7 +8034,7 @@ func (c *ClientWithResponses) DrainResourceWithBodyWithResponse(ctx context.Cont
 
 // DrainResourceWithResponse Drain a resource
 //
-// Lets its work end, gives it no more, then stops it. Repeating is safe. For operators.
+// Lets its work end, gives it no more, then stops it. Repeating is safe. For operators, and for the resource itself.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -7390,6 +8045,42 @@ func (c *ClientWithResponses) DrainResourceWithResponse(ctx context.Context, id 
 		return nil, err
 	}
 	return ParseDrainResourceAnswer(rsp)
+}
+
+// HeartbeatResourceWithBodyWithResponse Keep a registered resource alive
+//
+// Send it every `heartbeat_seconds`; the answer's state tells when the resource is to end. `draining`: let it work on, it gets no
+// more; `stopping` or `stopped`: end the renderer, then `DELETE` the resource. 410 `resource_ended`: it counts as gone (three heartbeats
+// were missed, or its renderer did not answer); see that the renderer works and register anew. For the resource itself,
+// and for operators.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /resources/{id}/heartbeat (the `HeartbeatResource` operationId).
+func (c *ClientWithResponses) HeartbeatResourceWithBodyWithResponse(ctx context.Context, id ResourceID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*HeartbeatResourceAnswer, error) {
+	rsp, err := c.HeartbeatResourceWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseHeartbeatResourceAnswer(rsp)
+}
+
+// HeartbeatResourceWithResponse Keep a registered resource alive
+//
+// Send it every `heartbeat_seconds`; the answer's state tells when the resource is to end. `draining`: let it work on, it gets no
+// more; `stopping` or `stopped`: end the renderer, then `DELETE` the resource. 410 `resource_ended`: it counts as gone (three heartbeats
+// were missed, or its renderer did not answer); see that the renderer works and register anew. For the resource itself,
+// and for operators.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /resources/{id}/heartbeat (the `HeartbeatResource` operationId).
+func (c *ClientWithResponses) HeartbeatResourceWithResponse(ctx context.Context, id ResourceID, body HeartbeatResourceJSONRequestBody, reqEditors ...RequestEditorFn) (*HeartbeatResourceAnswer, error) {
+	rsp, err := c.HeartbeatResource(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseHeartbeatResourceAnswer(rsp)
 }
 
 // GetResourceLogsWithResponse Read the renderer's own output
@@ -9170,6 +9861,135 @@ func ParseListResourcesAnswer(rsp *http.Response) (*ListResourcesAnswer, error) 
 	return response, nil
 }
 
+// ParseRegisterResourceAnswer parses an HTTP response from a RegisterResourceWithResponse call
+func ParseRegisterResourceAnswer(rsp *http.Response) (*RegisterResourceAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RegisterResourceAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Resource
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest RendererNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest BodyTooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Unexpected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers RegisterResourceAnswer201Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		response.Headers201 = &headers
+	case rsp.StatusCode == 401:
+		var headers RegisterResourceAnswer401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers RegisterResourceAnswer503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseStopResourceAnswer parses an HTTP response from a StopResourceWithResponse call
 func ParseStopResourceAnswer(rsp *http.Response) (*StopResourceAnswer, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -9451,6 +10271,125 @@ func ParseDrainResourceAnswer(rsp *http.Response) (*DrainResourceAnswer, error) 
 		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers DrainResourceAnswer503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseHeartbeatResourceAnswer parses an HTTP response from a HeartbeatResourceWithResponse call
+func ParseHeartbeatResourceAnswer(rsp *http.Response) (*HeartbeatResourceAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &HeartbeatResourceAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Heartbeat
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest ResourceNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 410:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON410 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest BodyTooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Unexpected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers HeartbeatResourceAnswer401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers HeartbeatResourceAnswer503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
