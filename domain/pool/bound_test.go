@@ -90,3 +90,12 @@ func TestABoundPoolIsBackedOffAndGoesToZero(t *testing.T) {
 	w.do(release("s1"))
 	w.tick(5*time.Minute, "pool.scaled 1 to 0 without r2", "resource.stopping r2")
 }
+
+func TestABoundPoolRemovesWhatIsIdleAlsoWhileOthersWait(t *testing.T) {
+	w := given(t, bound(size(0, 2)))
+	w.do(book("s1", "A", waits(time.Hour)), book("s2", "B", waits(time.Hour)))
+	w.up()
+	w.do(release("s1"), pool.StopResource{Resource: w.r(2)}) // s2 is lost with it
+	w.do(book("s3", "C", waits(time.Hour)))                  // and C waits for its place
+	w.tick(5*time.Minute, "pool.scaled 1 to 0 without r1", "resource.stopping r1")
+}

@@ -74,6 +74,15 @@ func (d *decider) register(c RegisterResource) error {
 			return err
 		}
 	}
+	if c.Address == "" {
+		return domain.Invalid("address", "a resource says its host and port")
+	}
+	if err := errors.Join(domain.CheckText("address", c.Address, maxWord), domain.CheckText("node", c.Node, maxWord)); err != nil {
+		return err
+	}
+	if d.s.resources[c.Resource] != nil {
+		return domain.Conflict("resource_exists", "there is a resource %q already", c.Resource)
+	}
 	for _, r := range d.s.of(c.Renderer).resources {
 		if r.Address == c.Address {
 			return domain.Conflict("address_in_use", "resource %q is registered at %s already", r.ID, c.Address)

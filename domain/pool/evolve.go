@@ -101,7 +101,9 @@ func (s *State) evolvePool(r Recorded) {
 			p.Removed = true
 		case PoolScaled:
 			p.LastScaling = &Scaling{Position: r.Position, At: r.At, From: e.From, To: e.To, Reason: e.Decision.Reason}
-			p.Unmet = nil
+			if len(e.Stop) == 0 {
+				p.Unmet = nil // what was started will serve them when they come again
+			}
 		case PoolBackedOff:
 			p.BackoffUntil, p.LastFailure = &e.Until, e.Reason
 		}

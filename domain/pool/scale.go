@@ -86,7 +86,7 @@ func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
 	if p.pool.BackoffUntil != nil {
 		in.BackoffUntil = *p.pool.BackoffUntil
 	}
-	over := in.Occupied > in.Max
+	over, bound := in.Occupied > in.Max, set.ModelLoading == domain.LoadCommandLine
 	for _, r := range p.resources {
 		if r.Live() {
 			in.Live++
@@ -97,7 +97,7 @@ func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
 		if r.Key == "" && r.Coming() {
 			in.ComingSlots += r.Slots
 		}
-		if in.Waiting == 0 && r.IdleSince != nil && (over || d.at.Sub(*r.IdleSince) >= in.Idle) {
+		if (in.Waiting == 0 || bound) && r.IdleSince != nil && (over || d.at.Sub(*r.IdleSince) >= in.Idle) {
 			one := scaling.Idle{Resource: r.ID, Since: *r.IdleSince, Models: len(r.Models)}
 			if r.Key == "" {
 				one.Slots = r.Slots // to be kept free for whoever comes; those of the others are for few
@@ -105,7 +105,7 @@ func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
 			in.IdleOnes = append(in.IdleOnes, one)
 		}
 	}
-	if set.ModelLoading == domain.LoadCommandLine {
+	if bound {
 		in.Waiting, in.Unmet, in.Buffer, in.Min = 0, 0, 0, 0 // grant saw to these; a resource without a model would serve nobody
 	}
 	return in

@@ -37,7 +37,7 @@ type Inputs struct {
 	Waiting      int           `json:"waiting"`       // sessions and jobs that no free slot could take
 	Unmet        int           `json:"unmet"`         // bookings refused a moment ago
 	BackoffUntil time.Time     `json:"backoff_until"` // no starts before
-	IdleOnes     []Idle        `json:"-"` // at least those that may go: idle for long enough, or all where there are too many
+	IdleOnes     []Idle        `json:"-"`             // at least those that may go: idle for long enough, or all where there are too many
 }
 
 // Idle is a ready resource without users.
@@ -45,7 +45,7 @@ type Idle struct {
 	Resource domain.ResourceID
 	Since    time.Time
 	Models   int // loaded
-	Slots    int // its own: the settings may have changed since it was started
+	Slots    int // of FreeSlots on it: its own, as the settings may have changed; 0 if it serves only some
 }
 
 // Plan is the outcome. At most one of Start and Stop is set.
@@ -103,7 +103,7 @@ func shrink(in Inputs) Plan {
 	var p Plan
 	for _, r := range idle {
 		due := in.Now.Sub(r.Since) >= in.Idle || len(p.Stop) < over
-		if !due || spare <= 0 || spareSlots < r.Slots && len(p.Stop) >= over {
+		if !due || spare <= 0 || r.Slots > 0 && spareSlots < r.Slots && len(p.Stop) >= over {
 			continue
 		}
 		p.Stop = append(p.Stop, r.Resource)
