@@ -107,8 +107,16 @@ var clientOperations = []string{
 	"listRenderers", "getRenderer", "getPool", "getAdmission", "listEvents", "streamEvents", "getDecision",
 }
 
-func (w caller) may(op *operation) bool {
+// roleResource is a resource that registered itself; its owner is its identity.
+const roleResource = "resource"
+
+// ownOperations are what a resource may do, to itself.
+var ownOperations = []string{"getResource", "heartbeatResource", "drainResource", "stopResource"}
+
+func (w caller) may(op *operation, c echo.Context) bool {
 	switch w.role {
+	case roleResource:
+		return slices.Contains(ownOperations, op.id) && c.Param("id") == string(w.owner)
 	case projections.RoleOperator:
 		return true
 	case projections.RoleAuditor:
@@ -133,7 +141,7 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 			return err
 		}
 		c.Set(keyCaller, who)
-		if !who.may(op) {
+		if !who.may(op, c) {
 			return fail(http.StatusForbidden, codeForbidden, "", "the role %s may not do this", who.role)
 		}
 		if op.id != opForward {
@@ -149,9 +157,10 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 // was revoked may work for tokenTrust longer. While the store cannot be
 // reached it goes on knowing whom it knew, so that running sessions keep rendering.
 type authenticator struct {
-	tokens Tokens
-	open   bool
-	known  *lru[[sha256.Size]byte, caller]
+	tokens     Tokens
+	heartbeats Heartbeats // nil: no resource has a token
+	open       bool
+	known      *lru[[sha256.Size]byte, caller]
 
 	mu     sync.Mutex
 	closed bool // a token was made; an open service is open no more, for good
@@ -166,11 +175,14 @@ const (
 )
 
 func newAuthenticator(config Config) *authenticator {
-	return &authenticator{tokens: config.Tokens, open: config.Open, known: newLRU[[sha256.Size]byte, caller](rememberMax, tokenTrust)}
+	return &authenticator{tokens: config.Tokens, heartbeats: config.Heartbeats, open: config.Open, known: newLRU[[sha256.Size]byte, caller](rememberMax, tokenTrust)}
 }
 
 func (a *authenticator) identify(r *http.Request) (caller, error) {
-	if a.open {
+	secret, ok := bearer(r)
+	// A resource is known by its token in an open service too, so that the log shows who it was.
+	resource := ok && a.heartbeats != nil && strings.HasPrefix(secret, projections.HeartbeatTokenPrefix)
+	if a.open && !resource {
 		open, err := a.stillOpen(r.Context())
 		if err != nil {
 			return caller{}, err
@@ -179,21 +191,30 @@ func (a *authenticator) identify(r *http.Request) (caller, error) {
 			return anonymous, nil
 		}
 	}
-	secret, ok := bearer(r)
 	if !ok {
 		return caller{}, unauthenticated(`send "Authorization: Bearer TOKEN"`)
 	}
-	who, err := a.known.get(r.Context(), sha256.Sum256([]byte(secret)), func(ctx context.Context) (caller, error) {
-		token, ok, err := a.tokens.Lookup(ctx, secret)
-		if err != nil {
-			return caller{}, err
-		}
-		if !ok {
-			return caller{}, unauthenticated("the token is unknown or revoked")
-		}
-		return caller{role: token.Role, owner: token.Owner}, nil
-	})
-	return who, err
+	lookup := a.lookup
+	if resource {
+		lookup = a.lookupResource
+	}
+	return a.known.get(r.Context(), sha256.Sum256([]byte(secret)), func(ctx context.Context) (caller, error) { return lookup(ctx, secret) })
+}
+
+func (a *authenticator) lookup(ctx context.Context, secret string) (caller, error) {
+	token, ok, err := a.tokens.Lookup(ctx, secret)
+	if err == nil && !ok {
+		err = unauthenticated("the token is unknown or revoked")
+	}
+	return caller{role: token.Role, owner: token.Owner}, err
+}
+
+func (a *authenticator) lookupResource(ctx context.Context, secret string) (caller, error) {
+	id, ok, err := a.heartbeats.Lookup(ctx, secret)
+	if err == nil && !ok {
+		err = unauthenticated("the token is not the one of the resource that it names; register anew")
+	}
+	return caller{role: roleResource, owner: domain.Owner(id)}, err
 }
 
 func unauthenticated(why string) *problem {

@@ -35,6 +35,7 @@ type world struct {
 	decisions map[int64]projections.DecisionView
 	results   map[domain.JobID]string
 	tokens    map[string]projections.Token
+	beats     map[domain.ResourceID]*beat
 	calls     []commands.Call
 	booked    []pool.BookResource
 	submitted []pool.SubmitJob
@@ -51,7 +52,7 @@ func newWorld() *world {
 		reject: map[domain.ModelKey]error{}, sessions: map[domain.SessionID]*projections.SessionView{}, jobs: map[domain.JobID]*projections.JobView{},
 		resources: map[domain.ResourceID]*pool.Resource{}, pools: map[domain.RendererID]*pool.Pool{}, service: pool.Service{Open: true},
 		decisions: map[int64]projections.DecisionView{}, results: map[domain.JobID]string{}, tokens: map[string]projections.Token{},
-		renewed: map[domain.SessionID]int{}, subs: map[chan struct{}]bool{},
+		beats: map[domain.ResourceID]*beat{}, renewed: map[domain.SessionID]int{}, subs: map[chan struct{}]bool{},
 	}
 	r, err := domain.Renderer{ID: "demo", CommandLine: "rrm-renderer", Environment: map[string]string{"SECRET": "x"}, GracefulExit: true, Scaling: domain.DefaultScaling()}.Checked()
 	if err != nil {
@@ -63,6 +64,11 @@ func newWorld() *world {
 		Address: "127.0.0.1:1", Node: "node7", Models: []pool.Loaded{{Model: "m", State: "loaded", Since: t0, LastUsed: t0, LoadSeconds: 2}},
 		Users: []pool.User{{Kind: "session", ID: "s-0", Model: "m", Since: t0}},
 	}
+	w.resources["m-1"] = &pool.Resource{
+		ID: "m-1", Renderer: "gpu", Launcher: "static", State: pool.ResourceStateReady, StateSince: t0, Slots: 1, RequestedAt: t0, Address: "10.7.0.7:5000",
+		Users: []pool.User{{Kind: "session", ID: "s-0", Model: "m", Since: t0}},
+	}
+	w.beats["m-1"] = &beat{token: "rrm_h_m-1"}
 	for secret, who := range map[string]projections.Token{
 		"alice": {Owner: "alice", Role: "client"}, "bob": {Owner: "bob", Role: "client"},
 		"root": {Owner: "root", Role: "operator"}, "audit": {Owner: "audit", Role: "auditor"},

@@ -35,6 +35,8 @@ const (
 	codeMethod           = "method_not_allowed"
 	codeNotReady         = "session_not_ready"
 	codeEnded            = "session_ended"
+	codeResourceEnded    = "resource_ended"
+	codeNotStatic        = "not_static"
 	codeNoResult         = "result_not_ready"
 	codeTooLarge         = "body_too_large"
 	codeMediaType        = "unsupported_media_type"
@@ -59,6 +61,8 @@ var titles = map[string]string{
 	codeMethod:               "The method is not allowed here",
 	codeNotReady:             "The session is not ready yet",
 	codeEnded:                "The session has ended",
+	codeResourceEnded:        "The resource has ended",
+	codeNotStatic:            "Its resources do not register themselves",
 	codeNoResult:             "There is no result yet",
 	codeTooLarge:             "The body is too large",
 	codeMediaType:            "The media type is not supported",
@@ -69,6 +73,9 @@ var titles = map[string]string{
 	"renderer_failing":       "The renderer fails to start",
 	"admission_suspended":    "New sessions are suspended",
 	"model_too_large":        "The model does not fit",
+	"address_not_allowed":    "The address may not be registered",
+	"address_in_use":         "A resource is registered at this address",
+	"name_unresolved":        "A name cannot be looked up",
 	"idempotency_key_reused": "The idempotency key was used with another request",
 	"renderer_in_use":        "The renderer is in use",
 	"renderer_not_found":     "No such renderer",

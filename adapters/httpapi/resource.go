@@ -17,7 +17,7 @@ func resourceAnswer(r *pool.Resource) Resource {
 	return Resource{
 		ID: ID(r.ID), Renderer: RendererName(r.Renderer), Launcher: r.Launcher, State: ResourceState(r.State), StateSince: r.StateSince.UTC(),
 		Reason: r.Reason, Output: r.Output, Model: ModelKey(r.Model), Slots: r.Slots, SlotsFree: r.Free(),
-		ModelsPerResource: r.MaxModels, MemoryMib: r.MemoryMiB, Address: r.Address, Node: r.Node,
+		ModelsPerResource: r.MaxModels, MemoryMib: r.MemoryMiB, Address: r.Address, Node: r.Node, Labels: r.Labels,
 		Capabilities: r.Capabilities, JobKinds: r.JobKinds,
 		RequestedAt: r.RequestedAt.UTC(), ReadyAt: timeOf(r.ReadyAt), EndedAt: timeOf(r.EndedAt), IdleSince: timeOf(r.IdleSince),
 		Models: each(r.Models, loadedAnswer), Users: each(r.Users, userAnswer),
@@ -78,13 +78,24 @@ func (s *Server) DrainResource(c echo.Context, id ResourceID, _ DrainResourcePar
 	return c.JSON(http.StatusOK, resourceAnswer(&r))
 }
 
-// StopResource answers DELETE /resources/{id}.
+// StopResource answers DELETE /resources/{id}. A resource that stops itself has
+// nothing left to say, so that nobody waits for its heartbeats.
 func (s *Server) StopResource(c echo.Context, id ResourceID) error {
 	ctx, cancel := s.bounded(c)
 	defer cancel()
-	r, err := s.Commands.StopResource(ctx, s.call(c), pool.StopResource{Resource: domain.ResourceID(id)})
+	cmd := pool.StopResource{Resource: domain.ResourceID(id)}
+	self := callerOf(c).role == roleResource
+	if self {
+		cmd.Reason = "it was deregistered by who runs it"
+	}
+	r, err := s.Commands.StopResource(ctx, s.call(c), cmd)
 	if err != nil {
 		return err
+	}
+	if self {
+		if err := s.Heartbeats.Leave(ctx, cmd.Resource); err != nil {
+			return err
+		}
 	}
 	return c.JSON(http.StatusOK, resourceAnswer(&r))
 }

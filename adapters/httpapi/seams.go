@@ -28,6 +28,7 @@ type Commands interface {
 	SetAdmission(ctx context.Context, c commands.Call, cmd pool.SetAdmission) (pool.Service, error)
 	DrainResource(ctx context.Context, c commands.Call, cmd pool.DrainResource) (pool.Resource, error)
 	StopResource(ctx context.Context, c commands.Call, cmd pool.StopResource) (pool.Resource, error)
+	RegisterResource(ctx context.Context, c commands.Call, cmd pool.RegisterResource) (pool.Resource, error)
 }
 
 // Views answers questions; *projections.Reader is one. What a command changed
@@ -68,6 +69,18 @@ type Tokens interface {
 	Lookup(ctx context.Context, secret string) (projections.Token, bool, error)
 	// Any says whether a token was ever made.
 	Any(ctx context.Context) (bool, error)
+}
+
+// Heartbeats keeps resources that registered themselves alive; *projections.Heartbeats is one.
+type Heartbeats interface {
+	// Enrol counts as a first heartbeat, and makes the resource's token in place of any before it.
+	Enrol(ctx context.Context, id domain.ResourceID) (secret string, err error)
+	// Lookup finds the resource of a token.
+	Lookup(ctx context.Context, secret string) (domain.ResourceID, bool, error)
+	// Beat notes a heartbeat, and says whether the resource's launcher has asked it to stop.
+	Beat(ctx context.Context, id domain.ResourceID) (stop bool, err error)
+	// Leave notes that nobody needs to wait for the resource's heartbeats any more. Repeating is safe.
+	Leave(ctx context.Context, id domain.ResourceID) error
 }
 
 // Outputs gives what renderers wrote.

@@ -36,7 +36,7 @@ var document []byte
 func Document() []byte { return document }
 
 // Config is what a Server works with. All interfaces must be set but Wake,
-// Outputs and Ready.
+// Outputs, Heartbeats and Ready.
 type Config struct {
 	Commands Commands
 	Views    Views
@@ -45,6 +45,14 @@ type Config struct {
 	Forward  Forwarder
 	Wake     Wake    // nil: new events are looked for each second
 	Outputs  Outputs // nil: no renderer's output was kept
+
+	// Heartbeats of resources that register themselves; nil: none may.
+	Heartbeats Heartbeats
+	// HeartbeatEvery is how often they are told to send one.
+	HeartbeatEvery time.Duration
+	// CheckAddress refuses an address (host:port) that may not register, and gives the one to
+	// use: an IP address and a port. It must be set where Heartbeats is.
+	CheckAddress func(ctx context.Context, address string) (pinned string, err error)
 
 	// Ready is nil when the service can work: the store is reachable and migrated.
 	Ready func(ctx context.Context) error
@@ -87,6 +95,9 @@ var _ ServerInterface = (*Server)(nil)
 func New(config Config) (*Server, error) {
 	if config.Commands == nil || config.Views == nil || config.Log == nil || config.Tokens == nil || config.Forward == nil {
 		return nil, errors.New("make the API: Commands, Views, Log, Tokens and Forward are needed")
+	}
+	if config.Heartbeats != nil && (config.CheckAddress == nil || config.HeartbeatEvery <= 0) {
+		return nil, errors.New("make the API: heartbeats need HeartbeatEvery and CheckAddress")
 	}
 	if config.MaxStreams <= 0 {
 		config.MaxStreams = defaultMaxStreams

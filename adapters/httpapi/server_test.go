@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 
@@ -59,7 +60,10 @@ type site struct {
 func newSite(t *testing.T, change ...func(*Config)) *site {
 	t.Helper()
 	w := newWorld()
-	config := Config{Commands: w, Views: w, Log: w, Tokens: w, Wake: w, Outputs: w, Forward: &forwarder{}}
+	config := Config{
+		Commands: w, Views: w, Log: w, Tokens: w, Wake: w, Outputs: w, Forward: &forwarder{},
+		Heartbeats: heartbeats{w}, HeartbeatEvery: 5 * time.Second, CheckAddress: checkAddress,
+	}
 	for _, f := range change {
 		f(&config)
 	}
@@ -282,9 +286,10 @@ func mustJSON(v any) []byte {
 
 // What the service is made of is what this package asks for.
 var (
-	_ Commands = (*commands.Handler)(nil)
-	_ Views    = (*projections.Reader)(nil)
-	_ Log      = (*eventstore.Log)(nil)
-	_ Wake     = (*eventstore.Bus)(nil)
-	_ Tokens   = (*projections.Tokens)(nil)
+	_ Commands   = (*commands.Handler)(nil)
+	_ Views      = (*projections.Reader)(nil)
+	_ Log        = (*eventstore.Log)(nil)
+	_ Wake       = (*eventstore.Bus)(nil)
+	_ Tokens     = (*projections.Tokens)(nil)
+	_ Heartbeats = (*projections.Heartbeats)(nil)
 )

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rendering-resource-manager/rrm/adapters/httpapi"
+	"github.com/rendering-resource-manager/rrm/adapters/launch/static"
 	"github.com/rendering-resource-manager/rrm/adapters/postgres"
 	"github.com/rendering-resource-manager/rrm/cmd/rrm/service"
 )
@@ -48,6 +49,7 @@ func (p *program) serve(cmd *cobra.Command, _ []string) error {
 	svc, err := service.Start(ctx, service.Config{
 		Listen: set.Listen, DataDir: set.DataDir, DatabaseURL: set.DatabaseURL, Demo: set.Demo, DemoArgs: set.DemoArgs,
 		CORSOrigins: set.CORSOrigins, Hosts: set.Hosts, CallbackHosts: set.CallbackHosts, MaxResultBytes: set.MaxResultMiB << 20,
+		RegisterAllow: set.RegisterAllow, HeartbeatEvery: set.Heartbeat,
 		Keep: set.Keep, NoManagers: !set.Managers, Log: log,
 	})
 	if err != nil {
@@ -96,6 +98,12 @@ func (s *serveSettings) checkServe() error {
 	}
 	if s.MaxResultMiB < 1 || s.MaxResultMiB > 1<<20 {
 		return usage("max_result_mib is 1 to 1048576, not %d", s.MaxResultMiB)
+	}
+	if s.Heartbeat < time.Second || s.Heartbeat > time.Minute {
+		return usage("heartbeat is 1s to 1m, not %s", s.Heartbeat)
+	}
+	if _, err := static.NewAddresses(s.RegisterAllow); err != nil {
+		return usage("register_allow: %v", err)
 	}
 	if s.Keep < time.Minute {
 		return usage("keep is at least 1m, not %s", s.Keep)

@@ -32,6 +32,8 @@ type serveSettings struct {
 	CORSOrigins   []string      `mapstructure:"cors_origins"`
 	Hosts         []string      `mapstructure:"hosts"`
 	CallbackHosts []string      `mapstructure:"callback_hosts"`
+	RegisterAllow []string      `mapstructure:"register_allow"`
+	Heartbeat     time.Duration `mapstructure:"heartbeat"`
 	MaxResultMiB  int64         `mapstructure:"max_result_mib"`
 	Keep          time.Duration `mapstructure:"keep"`
 	Managers      bool          `mapstructure:"managers"`
@@ -56,6 +58,8 @@ func serveFlags(cmd *cobra.Command) *cobra.Command {
 	f.StringSlice("cors-origins", nil, "origins of browsers' pages that may use the service, such as https://viz.example.org")
 	f.StringSlice("hosts", nil, "names, beside localhost, by which a service without tokens may be called")
 	f.StringSlice("callback-hosts", nil, "hosts that a job's callback_url may name")
+	f.StringSlice("register-allow", nil, "networks and hosts whose addresses may register as resources, such as 10.7.0.0/16 (default: this machine while there are no tokens, else none)")
+	f.Duration("heartbeat", 5*time.Second, "how often resources that registered themselves send a heartbeat; after three missed one is lost")
 	f.Int64("max-result-mib", 256, "largest result of a job, in MiB")
 	f.Duration("keep", 24*time.Hour, "how long results, and answers to repeated commands, are kept")
 	f.Bool("managers", true, "start, watch and feed renderers; false: serve only, another replica does that")

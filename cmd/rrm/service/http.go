@@ -45,9 +45,14 @@ func (s *Service) startHTTP(ctx, run context.Context) error {
 		host = "127.0.0.1"
 	}
 	s.URL = "http://" + net.JoinHostPort(host, port)
+	addresses, err := s.addresses(l.Addr().String())
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
 	api, err := httpapi.New(httpapi.Config{
 		Commands: s.Handler, Views: s.Reader, Log: s.Log, Tokens: s.Tokens, Wake: s.Bus,
 		Forward: newForwarder(), Outputs: outputs{s.launchers}, Ready: s.ready, Open: loopback,
+		Heartbeats: s.Beats, HeartbeatEvery: s.cfg.HeartbeatEvery, CheckAddress: addresses.Check,
 		Origins: s.cfg.CORSOrigins, Hosts: s.cfg.Hosts, Logger: s.cfg.Log,
 		Collectors: []prometheus.Collector{laneCollector{s.Lane}},
 	})

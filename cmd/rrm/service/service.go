@@ -16,6 +16,7 @@ import (
 
 	"github.com/rendering-resource-manager/rrm/adapters/callback"
 	"github.com/rendering-resource-manager/rrm/adapters/launch/local"
+	"github.com/rendering-resource-manager/rrm/adapters/launch/static"
 	"github.com/rendering-resource-manager/rrm/adapters/postgres"
 	"github.com/rendering-resource-manager/rrm/commands"
 	"github.com/rendering-resource-manager/rrm/commands/process"
@@ -35,6 +36,8 @@ type Config struct {
 	CORSOrigins    []string      // browsers' origins that may use the service
 	Hosts          []string      // names, beside loopback ones, that an open service answers to
 	CallbackHosts  []string      // hosts that callback_url may name; empty: none
+	RegisterAllow  []string      // networks and hosts whose addresses may register; empty: loopback ones of an open service
+	HeartbeatEvery time.Duration // of resources that registered themselves; 0: 5 s
 	MaxResultBytes int64         // of one job
 	Keep           time.Duration // answers for repeated commands, and results
 	NoManagers     bool          // serve only; another replica acts outside
@@ -50,6 +53,7 @@ type Service struct {
 	Results *projections.Results
 	Leases  *projections.Leases
 	Work    *projections.Work
+	Beats   *projections.Heartbeats
 	Log     *eventstore.Log
 	Bus     *eventstore.Bus
 	DB      *sqlx.DB
@@ -69,6 +73,9 @@ type Service struct {
 func Start(ctx context.Context, cfg Config) (_ *Service, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.HeartbeatEvery <= 0 {
+		cfg.HeartbeatEvery = static.DefaultEvery
 	}
 	if cfg.DataDir, err = filepath.Abs(cfg.DataDir); err != nil {
 		return nil, fmt.Errorf("find data directory: %w", err)
@@ -127,7 +134,7 @@ func (s *Service) startCore(ctx, run context.Context) error {
 	s.Bus = eventstore.NewBus(s.DB, s.cfg.DatabaseURL, s.cfg.Log)
 	s.Reader, s.Tokens = projections.NewReader(s.DB, s.Log), projections.NewTokens(s.DB)
 	s.Results, s.Leases = projections.NewResults(s.DB), projections.NewLeases(s.DB)
-	s.Work = projections.NewWork(s.DB)
+	s.Work, s.Beats = projections.NewWork(s.DB), projections.NewHeartbeats(s.DB)
 	s.Lane = commands.NewLane(s.Log, commands.NewState(projections.Live{}), commands.Options{Logger: s.cfg.Log, OnCommit: s.Bus.Poke})
 	s.Handler = commands.NewHandler(s.Lane, s.Log, projections.Live{}, s.Leases)
 	s.callbacks = callback.New(s.cfg.CallbackHosts)
@@ -175,7 +182,9 @@ func (s *Service) openLaunchers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.launchers = map[string]process.Launcher{domain.LauncherLocal: processes}
+	s.launchers = map[string]process.Launcher{
+		domain.LauncherLocal: processes, domain.LauncherStatic: static.New(s.Beats, s.cfg.HeartbeatEvery),
+	}
 	return nil
 }
 
@@ -223,6 +232,9 @@ func (s *Service) manage(ctx context.Context, outside process.Outside) {
 	callbacks.Wait()
 }
 
+// keepHeartbeats is how long the token of a resource that is silent is known: until then it is told that it has ended.
+const keepHeartbeats = 24 * time.Hour
+
 // keeper throws away what is no longer needed and makes room ahead.
 type keeper struct{ s *Service }
 
@@ -232,7 +244,8 @@ func (k keeper) Keep(ctx context.Context) error {
 	err3 := projections.NewCallbacks(k.s.DB).Prune(ctx, k.s.cfg.Keep)
 	_, err4 := k.s.Leases.Forget(ctx, "job", k.s.cfg.Keep)
 	_, err5 := k.s.Leases.Forget(ctx, "model", k.s.cfg.Keep)
-	return errors.Join(err1, err2, err3, err4, err5, k.s.Log.EnsurePartition(ctx))
+	_, err6 := k.s.Leases.Forget(ctx, projections.ObservedHeartbeat, keepHeartbeats)
+	return errors.Join(err1, err2, err3, err4, err5, err6, k.s.Log.EnsurePartition(ctx))
 }
 
 // binDirs are where bare program names are looked for first: beside rrm itself.
