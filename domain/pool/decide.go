@@ -183,7 +183,7 @@ func (d *decider) setAdmission(c SetAdmission) error {
 	}
 	rec := Recorded{
 		Position: d.head + int64(len(d.out)) + 1, Stream: domain.SystemStream,
-		Version: old.Version + 1, At: d.at, Event: AdmissionChanged{Open: c.Open, Reason: c.Reason},
+		Version: old.Version + 1, At: d.at, Event: AdmissionChanged(c),
 	}
 	d.out = append(d.out, rec)
 	d.s.Evolve(rec)

@@ -101,9 +101,6 @@ func (s *State) evolvePool(r Recorded) {
 			p.Removed = true
 		case PoolScaled:
 			p.LastScaling = &Scaling{Position: r.Position, At: r.At, From: e.From, To: e.To, Reason: e.Decision.Reason}
-			if len(e.Stop) == 0 {
-				p.Unmet = nil // what was started will serve them when they come again
-			}
 		case PoolBackedOff:
 			p.BackoffUntil, p.LastFailure = &e.Until, e.Reason
 		}
@@ -285,6 +282,18 @@ func (s *State) evolveSessionRequested(r Recorded, e SessionRequested) {
 		n.WaitUntil = &until
 	}
 	s.put(n)
+	s.cameAgain(rendererOf(r.Stream), e.Model)
+}
+
+// cameAgain takes a booking for a model to be that of a client who was refused before.
+func (s *State) cameAgain(id domain.RendererID, m domain.ModelKey) {
+	ps := s.pools[id]
+	if ps == nil || ps.pool == nil {
+		return
+	}
+	if i := slices.IndexFunc(ps.pool.Unmet, func(u Unmet) bool { return u.Model == m }); i >= 0 {
+		s.changePool(id, func(p *Pool) { p.Unmet = slices.Delete(slices.Clone(p.Unmet), i, i+1) })
+	}
 }
 
 func (s *State) evolveAllocated(r Recorded, e SessionAllocated) {

@@ -29,7 +29,8 @@ type Pool struct {
 	LastScaling  *Scaling        `json:"last_scaling,omitempty"`
 }
 
-// Unmet is a booking that was refused for want of a slot. It counts as demand for a while.
+// Unmet is a booking that was refused for want of a slot. It counts as demand
+// until its client comes again, or should have.
 type Unmet struct {
 	Model domain.ModelKey `json:"model"`
 	Until time.Time       `json:"until"`

@@ -388,8 +388,11 @@ func aDecisionHasAReasonAndIsSmall(_ *world, r pool.Recorded) error {
 	}
 	d := f.Interface().(pool.Decision)
 	b, err := json.Marshal(d)
-	if err != nil || len(b) > 1024 || d.Reason == "" || d.Outcome == "" || d.Policy == "" || d.Version == 0 {
-		return fmt.Errorf("the decision has %d bytes: %s %v", len(b), b, err)
+	if err != nil {
+		return fmt.Errorf("write the decision: %w", err)
+	}
+	if len(b) > 1024 || d.Reason == "" || d.Outcome == "" || d.Policy == "" || d.Version == 0 {
+		return fmt.Errorf("the decision has %d bytes: %s", len(b), b)
 	}
 	return nil
 }

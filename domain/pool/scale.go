@@ -17,11 +17,19 @@ func (d *decider) scale(id domain.RendererID) {
 	if wishes := d.wishes(p); len(wishes) > 0 {
 		d.grant(p, wishes)
 	}
-	in := d.scalingInputs(p)
+	// Twice: where some are started for everyone, idle ones that serve only some may go as well.
+	if d.scaleOnce(p) {
+		d.scaleOnce(p)
+	}
+}
+
+// scaleOnce starts or stops what scaling says, and says whether it did.
+func (d *decider) scaleOnce(p *poolState) bool {
+	id, in := p.pool.Settings.ID, d.scalingInputs(p)
 	plan := scaling.Decide(in)
 	if plan.Start == 0 && len(plan.Stop) == 0 {
 		d.makeRoom(p, in)
-		return
+		return false
 	}
 	d.emit(id, PoolScaled{From: in.Live, To: in.Live + plan.Start - len(plan.Stop), Stop: plan.Stop, Decision: Decision{
 		Policy: scaling.Policy, Version: scaling.Version, Outcome: "scaled", Reason: plan.Reason, Inputs: in,
@@ -32,6 +40,7 @@ func (d *decider) scale(id domain.RendererID) {
 	for _, r := range plan.Stop {
 		d.emit(id, ResourceStopping{Resource: r, Reason: plan.Reason})
 	}
+	return true
 }
 
 // makeRoom stops the longest idle resource that was started with overrides,
