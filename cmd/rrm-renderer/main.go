@@ -35,8 +35,9 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	os.Exit(Main(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	code := Main(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
 }
 
 type settings struct {
@@ -139,9 +140,9 @@ func run(ctx context.Context, set settings, stdout io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, jobs.Close()) }()
 	s := &server.Server{
-		Models: models, Jobs: jobs, Painter: painter, Video: video, Version: version(), Exit: exit, Stopping: ctx,
+		Models: models, Jobs: jobs, Painter: painter, Video: video, Version: version(), Exit: exit, Stopping: ctx.Done(),
 	}
-	listener, err := net.Listen("tcp", set.listen)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", set.listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}

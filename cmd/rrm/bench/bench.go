@@ -174,11 +174,11 @@ func pgbench(ctx context.Context, server *postgres.Server, dir string, n int, d 
 		return Row{}, err
 	}
 	defer func() { _ = os.RemoveAll(logs) }()
-	if err := exec.CommandContext(ctx, filepath.Join(server.Programs(), "psql"), "-q", server.DSN(), "-c", //nolint:gosec // our own programs
+	if err := exec.CommandContext(ctx, filepath.Join(server.Programs(), "psql"), "-q", server.DSN(), "-c",
 		"CREATE TABLE IF NOT EXISTS bench_insert (id bigserial PRIMARY KEY, v bigint)").Run(); err != nil {
 		return Row{}, fmt.Errorf("make the table for pgbench: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, program, "-n", "-M", "prepared", "-c", strconv.Itoa(n), "-j", "2", //nolint:gosec // our own programs
+	cmd := exec.CommandContext(ctx, program, "-n", "-M", "prepared", "-c", strconv.Itoa(n), "-j", "2",
 		"-T", strconv.Itoa(max(1, int(d.Seconds()))), "-l", "--log-prefix", filepath.Join(logs, "l"), "-f", script, server.DSN())
 	out, err := cmd.CombinedOutput()
 	m := tps.FindSubmatch(out)

@@ -35,14 +35,6 @@ type (
 	released struct{}
 )
 
-// taken is the pool as the model sees it: who holds what, and the position of
-// the last decision. Decisions are in the order of their positions, which also
-// keeps the search for an order short.
-type taken struct {
-	holders  string // of "resource=session;", in order of resources
-	position int64
-}
-
 // poolModel: a resource has one session at a time, "no capacity" is said only
 // when all are taken, and a release frees what its session held.
 func poolModel(resources []domain.ResourceID) porcupine.Model {

@@ -37,8 +37,8 @@ func Load(ctx context.Context, files fs.FS, name string, meter scene.Meter, prog
 		return nil, err
 	}
 	defer func() { _ = meter(-int64(len(data))) }()
-	in := &input{ctx: ctx, meter: meter, size: len(data), progress: func(f float64) { progress(0.3 + 0.6*f) }}
-	s, err := parse(in, files, name, data)
+	in := &input{cancelled: ctx.Err, meter: meter, size: len(data), progress: func(f float64) { progress(0.3 + 0.6*f) }}
+	s, err := parse(ctx, in, files, name, data)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path.Base(name), err)
 	}
@@ -46,7 +46,7 @@ func Load(ctx context.Context, files fs.FS, name string, meter scene.Meter, prog
 	return s, nil
 }
 
-func parse(in *input, files fs.FS, name string, data []byte) (*scene.Scene, error) {
+func parse(ctx context.Context, in *input, files fs.FS, name string, data []byte) (*scene.Scene, error) {
 	var m *scene.Mesh
 	var err error
 	switch ending(name) {
@@ -55,7 +55,7 @@ func parse(in *input, files fs.FS, name string, data []byte) (*scene.Scene, erro
 		if err != nil {
 			return nil, err
 		}
-		return tree.Scene(in.ctx, in.take)
+		return tree.Scene(ctx, in.take)
 	case ".obj":
 		m, err = parseOBJ(in, data)
 	case ".ply":
@@ -81,7 +81,7 @@ func read(ctx context.Context, files fs.FS, name string, meter scene.Meter, prog
 	if err != nil {
 		return nil, fmt.Errorf("open the model file: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("look at the model file: %w", err)
@@ -102,14 +102,14 @@ func read(ctx context.Context, files fs.FS, name string, meter scene.Meter, prog
 	return data, nil
 }
 
-// input is what the parsers share: the meter, the context and the progress.
+// input is what the parsers share: the meter, the progress and whether to go on.
 type input struct {
-	ctx      context.Context
-	meter    scene.Meter
-	progress func(float64)
-	size     int // of the file, bytes
-	ticks    int
-	credit   int64
+	cancelled func() error // why to stop; nil: go on
+	meter     scene.Meter
+	progress  func(float64)
+	size      int // of the file, bytes
+	ticks     int
+	credit    int64
 }
 
 // take reserves memory in larger pieces: parsers ask for a few bytes at a time.
@@ -126,13 +126,13 @@ func (in *input) take(bytes int64) error {
 	return nil
 }
 
-// tick is called for each line or element; now and then it looks at the
-// context and reports where in the file the parser is.
+// tick is called for each line or element; now and then it looks whether to go
+// on and reports where in the file the parser is.
 func (in *input) tick(offset int) error {
 	in.ticks++
 	if in.ticks&8191 != 0 {
 		return nil
 	}
 	in.progress(float64(offset) / float64(max(1, in.size)))
-	return in.ctx.Err()
+	return in.cancelled()
 }

@@ -124,8 +124,9 @@ func (w *gltfWalk) node(i int, parent matrix, depth int) error {
 		return fmt.Errorf("node %d of %d", i, len(w.doc.Nodes))
 	case depth > maxGLTFDepth || w.visited > maxGLTFNodes:
 		return errors.New("the nodes are nested too deeply, or in a circle")
-	case w.in.ctx.Err() != nil:
-		return w.in.ctx.Err()
+	}
+	if err := w.in.cancelled(); err != nil {
+		return err
 	}
 	n := w.doc.Nodes[i]
 	at := parent.times(localMatrix(n))

@@ -86,13 +86,12 @@ type Manager struct {
 	video   *Encoder
 	dir     *resultsDir
 	slots   chan struct{}
-	stop    context.Context
-	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	mu    sync.Mutex
-	jobs  map[string]*job
-	order uint64
+	mu      sync.Mutex
+	jobs    map[string]*job
+	order   uint64
+	stopped bool
 }
 
 // NewManager keeps results in a new directory below the system's temporary
@@ -102,19 +101,25 @@ func NewManager(painter *picture.Painter, video *Encoder) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	stop, cancel := context.WithCancel(context.Background())
 	return &Manager{
 		painter: painter, video: video, dir: dir, slots: make(chan struct{}, atOnce),
-		stop: stop, cancel: cancel, jobs: make(map[string]*job),
+		jobs: make(map[string]*job),
 	}, nil
 }
 
-// Stop cancels all jobs, without waiting for them.
-func (m *Manager) Stop() { m.cancel() }
+// Stop cancels all jobs, without waiting for them, and takes no more.
+func (m *Manager) Stop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stopped = true
+	for _, j := range m.jobs {
+		j.cancel()
+	}
+}
 
 // Close cancels all jobs, waits for their end and removes all results.
 func (m *Manager) Close() error {
-	m.cancel()
+	m.Stop()
 	m.running.Wait()
 	return m.dir.remove()
 }
@@ -127,13 +132,13 @@ func (m *Manager) Submit(id string, r Request) (Status, error) {
 	if j, ok := m.jobs[id]; ok {
 		return j.snapshot(), nil
 	}
-	if m.active() >= maxActive || m.stop.Err() != nil {
+	if m.active() >= maxActive || m.stopped {
 		return Status{}, ErrBusy
 	}
 	for len(m.jobs) >= maxKept {
 		m.forgetOldest()
 	}
-	ctx, cancel := context.WithCancel(m.stop)
+	ctx, cancel := context.WithCancel(context.Background())
 	m.order++
 	j := &job{
 		status: Status{ID: id, State: Running}, order: m.order, cancel: cancel, done: make(chan struct{}),
@@ -181,13 +186,12 @@ func removeFile(path string) {
 func (m *Manager) run(ctx context.Context, j *job, r Request) {
 	defer close(j.done)
 	var contentType string
-	err := ctx.Err()
+	var err error
 	select {
 	case m.slots <- struct{}{}:
 		contentType, err = m.make(ctx, j, r)
 		<-m.slots
-	case <-ctx.Done():
-		err = ctx.Err()
+	case <-ctx.Done(): // cancelled while it waited
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

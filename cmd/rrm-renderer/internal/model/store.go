@@ -55,31 +55,37 @@ type Store struct {
 	library *Library
 	limit   int64
 	slots   chan struct{}
-	stop    context.Context
-	cancel  context.CancelFunc
 	loads   sync.WaitGroup
 
 	mu      sync.Mutex
 	entries map[string]*entry
 	used    int64 // loaded models and what loads under way have reserved
 	orders  uint64
+	stopped bool
 }
 
 // NewStore holds models of at most limit bytes together.
 func NewStore(library *Library, limit int64) *Store {
-	stop, cancel := context.WithCancel(context.Background())
 	return &Store{
 		library: library, limit: limit, slots: make(chan struct{}, atOnce),
-		stop: stop, cancel: cancel, entries: make(map[string]*entry),
+		entries: make(map[string]*entry),
 	}
 }
 
-// Stop cancels all loads, without waiting for them.
-func (s *Store) Stop() { s.cancel() }
+// Stop cancels all loads, without waiting for them; those that are asked for
+// later end at once.
+func (s *Store) Stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+	for _, e := range s.entries {
+		e.cancel()
+	}
+}
 
 // Close cancels all loads and waits for their end.
 func (s *Store) Close() {
-	s.cancel()
+	s.Stop()
 	s.loads.Wait()
 }
 
@@ -104,7 +110,10 @@ func (s *Store) Load(key string) (Status, error) {
 	if err := s.makeRoom(); err != nil {
 		return Status{}, err
 	}
-	ctx, cancel := context.WithCancel(s.stop)
+	ctx, cancel := context.WithCancel(context.Background())
+	if s.stopped {
+		cancel()
+	}
 	e := &entry{
 		status: Status{Model: key, State: Loading}, cancel: cancel,
 		done: make(chan struct{}), gone: make(chan struct{}),

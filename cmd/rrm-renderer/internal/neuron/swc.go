@@ -51,7 +51,10 @@ func ParseSWC(data []byte, meter scene.Meter) (*Morphology, error) {
 		}
 		m.Points[i].Parent = k
 	}
-	return m, m.checkTree()
+	if err := m.checkTree(); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 func parseSWCLine(text []byte) (id, parent int64, p Point, err error) {

@@ -13,7 +13,8 @@ import (
 func (s *Server) asked(r *http.Request) (picture.Spec, error) {
 	spec := picture.Default()
 	spec.Camera, _ = s.cameras.get(sessionOf(r))
-	return spec, spec.DecodeQuery(r.URL.Query())
+	err := spec.DecodeQuery(r.URL.Query())
+	return spec, err
 }
 
 func (s *Server) draw(ctx context.Context, use model.Use, spec *picture.Spec) ([]byte, error) {

@@ -84,7 +84,7 @@ func (s *Server) jobResult(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return errNoJob // deleted since
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	w.Header().Set("Content-Type", st.ContentType)
 	w.Header().Set("Cache-Control", "no-store")
 	http.ServeContent(&patient{w, http.NewResponseController(w)}, r, "", time.Time{}, f)

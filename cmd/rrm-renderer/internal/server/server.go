@@ -3,7 +3,7 @@
 package server
 
 import (
-	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -31,8 +31,8 @@ type Server struct {
 	Version string
 	Exit    func() // begins the graceful exit; may be called repeatedly
 
-	// Stopping ends streams when the program does: they would hold up the exit.
-	Stopping context.Context
+	// Stopping is closed when the program ends. It ends streams, which would hold up the exit.
+	Stopping <-chan struct{}
 
 	ready    atomic.Bool
 	streams  atomic.Int64
@@ -78,7 +78,7 @@ func withErrors(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			if v := recover(); v != nil {
-				if v == http.ErrAbortHandler {
+				if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 					panic(v)
 				}
 				slog.Error("a request panicked", "path", r.URL.Path, "panic", v)

@@ -53,7 +53,7 @@ func start(t *testing.T) *fixture {
 	f.stop = stop
 	f.server = &Server{
 		Models: model.NewStore(library, 1<<30), Jobs: jobs, Painter: painter, Version: "test",
-		Exit: func() { f.exits <- struct{}{} }, Stopping: stopping,
+		Exit: func() { f.exits <- struct{}{} }, Stopping: stopping.Done(),
 	}
 	h := httptest.NewServer(f.server.Handler())
 	f.url = h.URL

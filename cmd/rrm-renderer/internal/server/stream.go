@@ -41,12 +41,27 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) error {
 	defer s.streams.Add(-1)
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	defer context.AfterFunc(s.Stopping, cancel)()
+	go func() {
+		select {
+		case <-s.Stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	f := &feed{s: s, use: use, spec: spec, session: sessionOf(r)}
 	if r.Header.Get("Upgrade") != "" {
 		return s.websocket(ctx, w, r, f)
 	}
 	return s.mjpeg(ctx, w, f)
+}
+
+func (s *Server) stopping() bool {
+	select {
+	case <-s.Stopping:
+		return true
+	default:
+		return false
+	}
 }
 
 // feed is the sequence of frames of one stream.
@@ -122,7 +137,7 @@ func (s *Server) websocket(ctx context.Context, w http.ResponseWriter, r *http.R
 	if err != nil {
 		return nil // Accept has answered
 	}
-	defer c.CloseNow()
+	defer func() { _ = c.CloseNow() }()
 	c.SetReadLimit(maxMessage)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -143,7 +158,7 @@ func (s *Server) websocket(ctx context.Context, w http.ResponseWriter, r *http.R
 	switch {
 	case errors.Is(err, errUnloaded):
 		code, reason = websocket.StatusGoingAway, errUnloaded.Error()
-	case s.Stopping.Err() != nil:
+	case s.stopping():
 		code, reason = websocket.StatusGoingAway, "the renderer exits"
 	case ctx.Err() != nil:
 		code, reason = websocket.StatusNormalClosure, ""
