@@ -110,15 +110,16 @@ type sessionCache struct {
 	known  *lru[domain.SessionID, projections.SessionView]
 	done   sync.WaitGroup
 
-	mu   sync.Mutex
-	used map[domain.SessionID]*usage
+	mu     sync.Mutex
+	used   map[domain.SessionID]*usage
+	closed bool
 }
 
 // usage is one session with requests under way, or a moment ago.
 type usage struct {
 	cache  *sessionCache
 	view   projections.SessionView
-	ctx    context.Context
+	ctx    context.Context //nolint:containedctx // the usage's own: many requests share it, and it outlives each of them
 	cancel context.CancelFunc
 	users  int // under cache.mu
 
@@ -132,9 +133,13 @@ func newSessionCache(s *Server) *sessionCache {
 	}
 }
 
-// wait is for the end of what was begun; the server's context must have ended.
-func (k *sessionCache) wait() {
-	k.mu.Lock() // whoever begins now sees that the context has ended
+// close ends what is open, and waits for what was begun. What is used later ends at once.
+func (k *sessionCache) close() {
+	k.mu.Lock()
+	k.closed = true
+	for _, u := range k.used {
+		u.cancel()
+	}
 	k.mu.Unlock()
 	k.done.Wait()
 }
@@ -174,9 +179,11 @@ func (k *sessionCache) use(ctx context.Context, v projections.SessionView) (cont
 			u.cancel()
 		}
 		u = &usage{cache: k, view: v}
-		u.ctx, u.cancel = context.WithCancel(k.server.ctx)
+		u.ctx, u.cancel = context.WithCancel(context.Background())
 		k.used[v.ID] = u
-		if k.server.ctx.Err() == nil {
+		if k.closed {
+			u.cancel()
+		} else {
 			k.done.Go(u.keep)
 		}
 	}

@@ -117,7 +117,10 @@ func settingsOf(id domain.RendererID, in *RendererSettings) (domain.Renderer, er
 	if r.Modules, err = modulesOf(in.Modules); err != nil {
 		return r, err
 	}
-	return r, durationsOf(in, &r)
+	if err := durationsOf(in, &r); err != nil {
+		return r, err
+	}
+	return r, nil
 }
 
 func durationsOf(in *RendererSettings, r *domain.Renderer) error {

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -85,8 +86,8 @@ type Server struct {
 	metrics  *metrics
 	docs     []byte
 	streams  atomic.Int64
-	ctx      context.Context // of all that outlives a request, and of streams
-	stop     context.CancelFunc
+	stopping chan struct{} // closed by Close
+	stop     func()        // closes it; may be called more than once
 }
 
 var _ ServerInterface = (*Server)(nil)
@@ -119,10 +120,11 @@ func New(config Config) (*Server, error) {
 	if s.metrics, err = newMetrics(config.Collectors, &s.streams); err != nil {
 		return nil, fmt.Errorf("make the API: %w", err)
 	}
-	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.stopping = make(chan struct{})
+	s.stop = sync.OnceFunc(func() { close(s.stopping) })
 	s.auth = newAuthenticator(config)
 	s.sessions = newSessionCache(s)
-	s.tail = newTail(s.ctx, config.Log, config.Wake, s.log)
+	s.tail = newTail(config.Log, config.Wake, s.log)
 	s.routes()
 	return s, nil
 }
@@ -150,8 +152,8 @@ func isHead(c echo.Context) bool {
 // called more than once.
 func (s *Server) Close() {
 	s.stop()
-	s.tail.wait()
-	s.sessions.wait()
+	s.tail.close()
+	s.sessions.close()
 }
 
 // Bounds of what a connection may cost before it is a request.

@@ -88,7 +88,13 @@ func (s *Server) stream(c echo.Context, f *follow) error {
 	}
 	ctx, cancel := context.WithCancel(c.Request().Context())
 	defer cancel()
-	defer context.AfterFunc(s.ctx, cancel)()
+	go func() {
+		select {
+		case <-s.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	s.run(ctx, f)
 	return nil
 }

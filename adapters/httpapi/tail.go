@@ -21,23 +21,23 @@ const (
 // open, and not otherwise. A stream that has fallen behind what is kept reads
 // the log itself.
 type tail struct {
-	ctx  context.Context
 	log  Log
 	wake Wake
 	out  *slog.Logger
 	done sync.WaitGroup
 
-	mu    sync.Mutex
-	users int
-	stop  context.CancelFunc
-	kept  []eventstore.Event // all after low up to head; never changed in place
-	low   int64
-	head  int64
-	more  chan struct{} // closed when head moves
+	mu     sync.Mutex
+	users  int
+	closed bool
+	stop   context.CancelFunc // of the run that is under way, or was the last
+	kept   []eventstore.Event // all after low up to head; never changed in place
+	low    int64
+	head   int64
+	more   chan struct{} // closed when head moves
 }
 
-func newTail(ctx context.Context, log Log, wake Wake, out *slog.Logger) *tail {
-	return &tail{ctx: ctx, log: log, wake: wake, out: out}
+func newTail(log Log, wake Wake, out *slog.Logger) *tail {
+	return &tail{log: log, wake: wake, out: out}
 }
 
 // open joins; the function that it gives leaves again. The head is where the log ended at that moment, or a little later.
@@ -50,12 +50,12 @@ func (t *tail) open(ctx context.Context) (head int64, leave func(), err error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ctx.Err() != nil {
+	if t.closed {
 		return 0, nil, domain.Unavailable("shutting_down", retryUnavailable, "this process is stopping")
 	}
 	if t.users++; t.users == 1 {
 		t.kept, t.low, t.head, t.more = nil, position, position, make(chan struct{})
-		run, stop := context.WithCancel(t.ctx)
+		run, stop := context.WithCancel(context.Background())
 		t.stop = stop
 		t.done.Go(func() { t.run(run) })
 	}
@@ -70,9 +70,13 @@ func (t *tail) leave() {
 	}
 }
 
-// wait is for the end of what reads; the context of newTail must have ended.
-func (t *tail) wait() {
-	t.mu.Lock() // whoever opens now sees that the context has ended
+// close ends what reads, and waits for it; nobody can join any more.
+func (t *tail) close() {
+	t.mu.Lock()
+	t.closed = true
+	if t.stop != nil {
+		t.stop()
+	}
 	t.mu.Unlock()
 	t.done.Wait()
 }
