@@ -37,6 +37,7 @@ type site struct {
 	sessions map[string]string
 	jobs     map[string]*job
 	asked    []string // "GET /jobs?...": what was asked for, in order
+	ranges   []string // that files were asked for
 	forwards map[net.Conn]bool
 
 	// How it misbehaves. Set through change.
@@ -49,6 +50,7 @@ type site struct {
 	hrefBase  string // of the addresses in answers, if not its own
 	registry  []map[string]string
 	environ   []string // more that its jobs are given
+	ids       []string // of the next jobs, if not by chance
 }
 
 func newSite(t *testing.T) *site {
@@ -313,6 +315,7 @@ func (s *site) serveFile(w http.ResponseWriter, r *http.Request, dn, storage, na
 			answer(w, http.StatusOK, map[string]any{"isDirectory": false})
 			return
 		}
+		s.change(func(s *site) { s.ranges = append(s.ranges, r.Header.Get("Range")) })
 		f, err := os.Open(path)
 		if err != nil {
 			refuse(w, http.StatusNotFound, "no such file")

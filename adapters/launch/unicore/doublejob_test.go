@@ -49,6 +49,9 @@ type job struct {
 // newJob waits for its start. The caller holds the site's lock.
 func newJob(s *site, owner string, d description) *job {
 	id := strings.ToLower(rand.Text())
+	if len(s.ids) > 0 {
+		id, s.ids = s.ids[0], s.ids[1:]
+	}
 	return &job{
 		site: s, id: id, owner: owner, name: d.Name, tags: d.Tags, description: d, dir: filepath.Join(s.root, id),
 		made: time.Now(), status: "READY", done: make(chan struct{}),

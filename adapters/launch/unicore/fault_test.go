@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -307,18 +306,17 @@ func TestObserveReturnsInTime(t *testing.T) {
 	s := newSite(t)
 	opts := options(t, s)
 	opts.ObserveWait = 50 * time.Millisecond
+	for _, name := range []string{"alice", "bob", "r"} {
+		secretFor(t, s, "CN="+name)
+	}
+	opts.Token = func(_ context.Context, r domain.ResourceID) (string, error) {
+		return "Bearer token-of-" + string(r), nil
+	}
 	l := open(t, opts)
 	r := launch(t, l, spec(t, "r"))
 	ready(t, l, r)
-	hang := make(chan struct{})
-	defer sync.OnceFunc(func() { close(hang) })()
 	s.change(func(s *site) {
-		s.fault = only("GET /jobs", func(_ http.ResponseWriter, r *http.Request) {
-			select {
-			case <-hang:
-			case <-r.Context().Done():
-			}
-		})
+		s.fault = only("GET /jobs", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	})
 	for range 3 {
 		start := time.Now()
@@ -332,11 +330,15 @@ func TestObserveReturnsInTime(t *testing.T) {
 		}
 	}
 	fresh := open(t, opts)
+	if _, err := fresh.Observe(t.Context(), []domain.Launched{{Resource: "alice"}, {Resource: "bob"}, r}); err != nil {
+		t.Error(err)
+	}
 	if o := observe(t, fresh, r); o.State != domain.LaunchUnknown || !strings.Contains(o.Reason, "has not answered") {
 		t.Errorf("a new launcher sees %s, %q; want unknown", o.State, o.Reason)
 	}
 	start := time.Now()
-	if _, err := fresh.List(t.Context()); err == nil || time.Since(start) > time.Second {
+	opts.Token = nil
+	if _, err := open(t, opts).List(t.Context()); err == nil || time.Since(start) > time.Second {
 		t.Errorf("a list gave %v after %s, want an error soon", err, time.Since(start))
 	}
 }

@@ -97,7 +97,8 @@ func pid(address string) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	return n, json.Unmarshal(b, &n)
+	err = json.Unmarshal(b, &n)
+	return n, err
 }
 
 // begun is how many jobs of a resource were ever started, and exist.

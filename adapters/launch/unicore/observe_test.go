@@ -256,7 +256,12 @@ func TestOutput(t *testing.T) {
 	if err := l.Stop(t.Context(), r, true); err != nil {
 		t.Fatal(err)
 	}
-	s.change(func(s *site) { s.noRanges = false })
+	s.change(func(s *site) {
+		s.noRanges = false
+		if want := fmt.Sprintf("bytes=-%d", len(last)); s.ranges[len(s.ranges)-1] != want {
+			t.Errorf("the file was asked for by the range %q, want %q", s.ranges[len(s.ranges)-1], want)
+		}
+	})
 	if got, err := l.Output(t.Context(), domain.Launched{Resource: "never"}, "stdout", 10); err == nil {
 		t.Errorf("what never was has written %q", got)
 	}

@@ -179,10 +179,14 @@ func TestTunnelTrouble(t *testing.T) {
 		fault  func(http.ResponseWriter, *http.Request)
 		reason string
 	}{
-		"expired":        {func(w http.ResponseWriter, _ *http.Request) { refuse(w, 432, "") }, "expired"},
-		"nothing there":  {func(w http.ResponseWriter, _ *http.Request) { refuse(w, 500, "Could not connect to backend service") }, "Could not connect"},
-		"an old server":  {func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, map[string]string{}) }, "200"},
-		"another switch": {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Upgrade", "h2c"); w.WriteHeader(101) }, "switches to"},
+		"expired":       {func(w http.ResponseWriter, _ *http.Request) { refuse(w, 432, "") }, "expired"},
+		"nothing there": {func(w http.ResponseWriter, _ *http.Request) { refuse(w, 500, "Could not connect to backend service") }, "Could not connect"},
+		"an old server": {func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, map[string]string{}) }, "200"},
+		"another switch": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Connection", "Upgrade")
+			w.Header().Set("Upgrade", "h2c")
+			w.WriteHeader(http.StatusSwitchingProtocols)
+		}, `switches to "h2c"`},
 	} {
 		s.change(func(s *site) {
 			s.fault = func(w http.ResponseWriter, r *http.Request) bool {
