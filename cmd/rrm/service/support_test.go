@@ -43,7 +43,7 @@ func run(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	root := "github.com/rendering-resource-manager/rrm/"
-	for _, program := range []string{"cmd/rrm-renderer", "adapters/launch/launchtest/testrenderer"} {
+	for _, program := range []string{"cmd/rrm", "cmd/rrm-renderer", "adapters/launch/launchtest/testrenderer"} {
 		out, err := exec.Command("go", "build", "-o", dir+"/", root+program).CombinedOutput()
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "build %s: %v\n%s", program, err, out)
