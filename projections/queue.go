@@ -59,11 +59,14 @@ func supply(ctx context.Context, db querier, ids pq.StringArray, pools map[domai
 		Pool     bool
 		Body     []byte
 		Seq      int64
+		Note     string
 	}
 	err := db.SelectContext(ctx, &rows, `
-SELECT id AS renderer, true AS pool, body, coalesce(seq, 0) AS seq FROM pools WHERE id = ANY ($1)
+SELECT id AS renderer, true AS pool, body, coalesce(seq, 0) AS seq, '' AS note FROM pools WHERE id = ANY ($1)
 UNION ALL
-SELECT renderer, false, body, seq FROM resources WHERE renderer = ANY ($1) AND NOT ended
+SELECT r.renderer, false, r.body, r.seq, coalesce(l.detail->>'note', '') FROM resources r
+LEFT JOIN liveness l ON r.state IN ('requested', 'starting') AND l.kind = 'resource' AND l.id = r.id
+WHERE r.renderer = ANY ($1) AND NOT r.ended
 ORDER BY seq`, ids)
 	if err != nil {
 		return nil, err
@@ -77,7 +80,7 @@ ORDER BY seq`, ids)
 		} else {
 			res := &pool.Resource{}
 			resources[row.Renderer] = append(resources[row.Renderer], res)
-			into = res
+			into, res.Note = res, row.Note
 		}
 		if err := json.Unmarshal(row.Body, into); err != nil {
 			return nil, fmt.Errorf("read a row's body: %w", err)

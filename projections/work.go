@@ -2,6 +2,7 @@ package projections
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/jmoiron/sqlx"
@@ -45,6 +46,15 @@ func (w *Work) Settings(ctx context.Context) (map[domain.RendererID]domain.Rende
 // SetProgress keeps how far a load or a job is.
 func (w *Work) SetProgress(ctx context.Context, kind, id string, value float64) error {
 	return w.leases.SetProgress(ctx, []Progress{{Kind: kind, ID: id, Value: value}})
+}
+
+// SetNote keeps what a launcher said of a resource that is coming.
+func (w *Work) SetNote(ctx context.Context, id domain.ResourceID, note string) error {
+	detail, err := json.Marshal(map[string]string{"note": note})
+	if err != nil {
+		return fmt.Errorf("encode note: %w", err)
+	}
+	return w.leases.SetProgress(ctx, []Progress{{Kind: "resource", ID: string(id), Detail: detail}})
 }
 
 // Installation is the name of this installation.

@@ -50,6 +50,7 @@ func (p *program) serve(cmd *cobra.Command, _ []string) error {
 		Listen: set.Listen, DataDir: set.DataDir, DatabaseURL: set.DatabaseURL, Demo: set.Demo, DemoArgs: set.DemoArgs,
 		CORSOrigins: set.CORSOrigins, Hosts: set.Hosts, CallbackHosts: set.CallbackHosts, MaxResultBytes: set.MaxResultMiB << 20,
 		RegisterAllow: set.RegisterAllow, HeartbeatEvery: set.Heartbeat,
+		SlurmSites: set.SlurmSites, UnicoreSite: set.UnicoreSite,
 		Keep: set.Keep, NoManagers: !set.Managers, Log: log,
 	})
 	if err != nil {

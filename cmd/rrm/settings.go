@@ -35,6 +35,8 @@ type serveSettings struct {
 	RegisterAllow []string      `mapstructure:"register_allow"`
 	Heartbeat     time.Duration `mapstructure:"heartbeat"`
 	MaxResultMiB  int64         `mapstructure:"max_result_mib"`
+	SlurmSites    string        `mapstructure:"slurm_sites"`
+	UnicoreSite   string        `mapstructure:"unicore_site"`
 	Keep          time.Duration `mapstructure:"keep"`
 	Managers      bool          `mapstructure:"managers"`
 }
@@ -60,6 +62,8 @@ func serveFlags(cmd *cobra.Command) *cobra.Command {
 	f.StringSlice("callback-hosts", nil, "hosts that a job's callback_url may name")
 	f.StringSlice("register-allow", nil, "networks and hosts whose addresses may register as resources, such as 10.7.0.0/16 (default: this machine while there are no tokens, else none)")
 	f.Duration("heartbeat", 5*time.Second, "how often resources that registered themselves send a heartbeat; after three missed one is lost")
+	f.String("slurm-sites", "", "JSON `FILE` with the clusters of the slurm launcher; docs/slurm.md")
+	f.String("unicore-site", "", "JSON `FILE` with the site of the unicore launcher; docs/unicore.md")
 	f.Int64("max-result-mib", 256, "largest result of a job, in MiB")
 	f.Duration("keep", 24*time.Hour, "how long results, and answers to repeated commands, are kept")
 	f.Bool("managers", true, "start, watch and feed renderers; false: serve only, another replica does that")

@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -19,6 +20,7 @@ type Launch struct {
 	Reporter Reporter
 	Views    Views
 	Outside  Outside
+	Notes    Notes
 	Log      *slog.Logger
 	Now      func() time.Time
 
@@ -26,6 +28,7 @@ type Launch struct {
 	mu      sync.Mutex
 	probed  map[domain.ResourceID]*health
 	orphans time.Time // when orphans were last looked for
+	noted   map[domain.ResourceID]string
 }
 
 // health is what probing a ready resource has shown.
@@ -43,8 +46,9 @@ const (
 )
 
 // NewLaunch makes the manager.
-func NewLaunch(r Reporter, v Views, o Outside, log *slog.Logger) *Launch {
-	return &Launch{Reporter: r, Views: v, Outside: o, Log: log, Now: time.Now, group: newGroup(), probed: map[domain.ResourceID]*health{}}
+func NewLaunch(r Reporter, v Views, o Outside, n Notes, log *slog.Logger) *Launch {
+	return &Launch{Reporter: r, Views: v, Outside: o, Notes: n, Log: log, Now: time.Now, group: newGroup(),
+		probed: map[domain.ResourceID]*health{}, noted: map[domain.ResourceID]string{}}
 }
 
 // RunOnce begins the next step of every resource.
@@ -57,7 +61,7 @@ func (m *Launch) RunOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	gone := m.observe(ctx, resources)
+	seen := m.observe(ctx, resources)
 	for i := range resources {
 		r := &resources[i]
 		set, ok := settings[r.Renderer]
@@ -66,7 +70,7 @@ func (m *Launch) RunOnce(ctx context.Context) error {
 			m.unlaunchable(ctx, r)
 			continue
 		}
-		m.step(ctx, r, set.With(r.Overrides), launcher, gone[r.ID])
+		m.step(ctx, r, set.With(r.Overrides), launcher, seen[r.ID])
 	}
 	m.forget(resources)
 	m.stopOrphans(ctx)
@@ -84,16 +88,18 @@ func (m *Launch) unlaunchable(ctx context.Context, r *pool.Resource) {
 	})
 }
 
-func (m *Launch) step(ctx context.Context, r *pool.Resource, set domain.Renderer, l Launcher, gone string) {
+func (m *Launch) step(ctx context.Context, r *pool.Resource, set domain.Renderer, l Launcher, o domain.Observed) {
 	key := string(r.ID)
 	switch r.State {
 	case pool.ResourceStateRequested:
 		m.do(ctx, key, launchLimit, func(ctx context.Context) { m.launch(ctx, r, set, l) })
 	case pool.ResourceStateStarting:
-		m.do(ctx, key, set.Probe.Timeout.Std()+stopLimit, func(ctx context.Context) { m.probeStarting(ctx, r, set, l, gone) })
+		m.do(ctx, key, set.Probe.Timeout.Std()+stopLimit, func(ctx context.Context) { m.probeStarting(ctx, r, set, l, o) })
 	case pool.ResourceStateReady, pool.ResourceStateDraining:
-		if gone != "" {
-			m.do(ctx, key, launchLimit, func(ctx context.Context) { m.lost(ctx, r, l, gone) })
+		if o.State == domain.LaunchGone {
+			m.do(ctx, key, launchLimit, func(ctx context.Context) { m.lost(ctx, r, l, goneReason(o)) })
+		} else if cmd := m.dueChange(r, o); cmd != nil {
+			m.do(ctx, key, launchLimit, func(ctx context.Context) { report(ctx, m.Reporter, m.Log, "launch", cmd) })
 		} else if m.due(r.ID, set.Probe.Interval.Std()) {
 			m.do(ctx, key, set.Probe.Timeout.Std()+stopLimit, func(ctx context.Context) { m.probeReady(ctx, r, set, l) })
 		}
@@ -124,9 +130,64 @@ func (m *Launch) launch(ctx context.Context, r *pool.Resource, set domain.Render
 	report(ctx, m.Reporter, m.Log, "launch", pool.ReportStarting{Launched: launched})
 }
 
-func (m *Launch) probeStarting(ctx context.Context, r *pool.Resource, set domain.Renderer, l Launcher, gone string) {
-	if gone != "" {
-		m.lost(ctx, r, l, gone)
+func goneReason(o domain.Observed) string { return "the renderer has gone: " + o.Reason }
+
+// What happens before a scheduler ends a resource: no more is given to it, then what still uses it moves or is lost.
+const (
+	drainBefore = 2 * time.Minute
+	stopBefore  = 20 * time.Second
+)
+
+// dueChange is what has to be reported of a resource that runs well: that it
+// is reached elsewhere, or that its time at the scheduler is ending.
+func (m *Launch) dueChange(r *pool.Resource, o domain.Observed) pool.Command {
+	if o.State == domain.LaunchRunning && o.Address != "" && o.Address != r.Address {
+		return pool.ReportAddress{Resource: r.ID, Address: o.Address}
+	}
+	if o.Ends.IsZero() {
+		return nil
+	}
+	left := o.Ends.Sub(m.Now())
+	reason := "its time at the scheduler ends at " + o.Ends.UTC().Format(time.RFC3339)
+	switch {
+	case left <= stopBefore:
+		return pool.StopResource{Resource: r.ID, Reason: reason}
+	case left <= drainBefore && r.State == pool.ResourceStateReady:
+		return pool.DrainResource{Resource: r.ID, Reason: reason, Until: &o.Ends}
+	}
+	return nil
+}
+
+// note keeps what the launcher says of a resource that is coming, when it says something new.
+func (m *Launch) note(ctx context.Context, r *pool.Resource, text string) {
+	m.mu.Lock()
+	known := m.noted[r.ID] == text
+	m.noted[r.ID] = text
+	m.mu.Unlock()
+	if known {
+		return
+	}
+	if err := m.Notes.SetNote(ctx, r.ID, text); err != nil {
+		m.Log.Debug("a note was not kept", "resource", r.ID, "error", err)
+	}
+}
+
+func (m *Launch) probeStarting(ctx context.Context, r *pool.Resource, set domain.Renderer, l Launcher, o domain.Observed) {
+	switch o.State {
+	case domain.LaunchGone:
+		m.lost(ctx, r, l, goneReason(o))
+		return
+	case domain.LaunchPending: // in a scheduler's queue: the time to get ready has not begun
+		m.note(ctx, r, o.Reason)
+		return
+	}
+	m.note(ctx, r, "")
+	address := r.Address
+	if o.Address != "" {
+		address = o.Address
+	}
+	if address == "" {
+		m.notReady(ctx, r, set, l, o, errors.New("its address is not known yet"))
 		return
 	}
 	var registry domain.Registry
@@ -134,19 +195,22 @@ func (m *Launch) probeStarting(ctx context.Context, r *pool.Resource, set domain
 		probe, cancel := context.WithTimeout(ctx, set.Probe.Timeout.Std())
 		defer cancel()
 		var err error
-		if registry, err = m.Outside.Renderer(r.Address).Probe(probe); err != nil {
-			m.notReady(ctx, r, set, l, err)
+		if registry, err = m.Outside.Renderer(address).Probe(probe); err != nil {
+			m.notReady(ctx, r, set, l, o, err)
 			return
 		}
 	}
-	report(ctx, m.Reporter, m.Log, "launch", pool.ReportReady{Resource: r.ID, Address: r.Address,
+	report(ctx, m.Reporter, m.Log, "launch", pool.ReportReady{Resource: r.ID, Address: address,
 		Capabilities: registry.Capabilities, JobKinds: registry.JobKinds})
 }
 
 // notReady gives up on a resource that takes too long to get ready.
-func (m *Launch) notReady(ctx context.Context, r *pool.Resource, set domain.Renderer, l Launcher, cause error) {
-	limit := set.Probe.StartTimeout.Std()
-	if ctx.Err() != nil || m.Now().Sub(r.StateSince) < limit {
+func (m *Launch) notReady(ctx context.Context, r *pool.Resource, set domain.Renderer, l Launcher, o domain.Observed, cause error) {
+	limit, since := set.Probe.StartTimeout.Std(), r.StateSince
+	if o.Started.After(since) {
+		since = o.Started
+	}
+	if ctx.Err() != nil || m.Now().Sub(since) < limit {
 		return
 	}
 	output := m.output(ctx, r, l)
@@ -214,8 +278,8 @@ func (m *Launch) output(ctx context.Context, r *pool.Resource, l Launcher) strin
 	return ""
 }
 
-// observe asks each launcher once about all its resources, and gives the reasons of those that are gone.
-func (m *Launch) observe(ctx context.Context, resources []pool.Resource) map[domain.ResourceID]string {
+// observe asks each launcher once about all its resources.
+func (m *Launch) observe(ctx context.Context, resources []pool.Resource) map[domain.ResourceID]domain.Observed {
 	by := map[string][]domain.Launched{}
 	for i := range resources {
 		switch resources[i].State {
@@ -223,7 +287,7 @@ func (m *Launch) observe(ctx context.Context, resources []pool.Resource) map[dom
 			by[resources[i].Launcher] = append(by[resources[i].Launcher], launchedOf(&resources[i]))
 		}
 	}
-	gone := map[domain.ResourceID]string{}
+	out := map[domain.ResourceID]domain.Observed{}
 	for name, list := range by {
 		l := m.Outside.Launchers[name]
 		if l == nil {
@@ -235,12 +299,10 @@ func (m *Launch) observe(ctx context.Context, resources []pool.Resource) map[dom
 			continue
 		}
 		for _, o := range seen {
-			if o.State == domain.LaunchGone {
-				gone[o.Resource] = "the renderer has gone: " + o.Reason
-			}
+			out[o.Resource] = o
 		}
 	}
-	return gone
+	return out
 }
 
 // stopOrphans stops what launchers run for us and no view wants. The list is
@@ -325,6 +387,11 @@ func (m *Launch) forget(resources []pool.Resource) {
 	for id := range m.probed {
 		if !live[id] {
 			delete(m.probed, id)
+		}
+	}
+	for id := range m.noted {
+		if !live[id] {
+			delete(m.noted, id)
 		}
 	}
 }

@@ -74,6 +74,11 @@ type Outside struct {
 	Failure func(err error) (code, reason string, status int, answered bool)
 }
 
+// Notes are what launchers say of resources that are coming; observations, no events.
+type Notes interface {
+	SetNote(ctx context.Context, id domain.ResourceID, note string) error
+}
+
 // Progress of what is under way; an observation, no event.
 type Progress interface {
 	SetProgress(ctx context.Context, kind, id string, value float64) error

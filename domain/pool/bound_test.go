@@ -69,6 +69,15 @@ func TestABoundPoolServesClientsThatDoNotWait(t *testing.T) {
 	w.when(book("s1", "A"), "session.requested s1", "session.allocated s1 r1 warm")
 }
 
+func TestABoundResourceIsKeptForTheClientWhoWasRefused(t *testing.T) {
+	w := given(t, bound(size(0, 1), func(r *domain.Renderer) { r.Scaling.Idle = 0 }))
+	r := w.refused(book("s1", "A"), domain.KindUnavailable, pool.CodeNoCapacity,
+		"session.requested s1", "session.rejected s1 no_capacity", "pool.scaled 0 to 1", "resource.requested r1 A")
+	w.up()
+	w.tick(r.RetryAfter)
+	w.tick(6*time.Second, "pool.scaled 1 to 0 without r1", "resource.stopping r1")
+}
+
 func TestJobsOfABoundPoolWaitForAWarmCopyWhileThatIsCheaper(t *testing.T) {
 	w := given(t, bound(size(0, 3)))
 	w.do(job("j1", "A"))

@@ -124,6 +124,12 @@ type (
 	DrainResource struct {
 		Resource domain.ResourceID
 		Reason   string
+		Until    *time.Time // when it goes whatever still uses it, if that is known; its sessions are warned
+	}
+	// ReportAddress says that a resource is reached at another address than before, such as through a new tunnel.
+	ReportAddress struct {
+		Resource domain.ResourceID
+		Address  string
 	}
 	// StopResource stops a resource now; what uses it moves or is lost.
 	StopResource struct {
@@ -195,6 +201,7 @@ func (CancelJob) isCommand()          {}
 func (ReportJobStarted) isCommand()   {}
 func (ReportJobSucceeded) isCommand() {}
 func (ReportJobFailed) isCommand()    {}
+func (ReportAddress) isCommand()      {}
 func (DrainResource) isCommand()      {}
 func (StopResource) isCommand()       {}
 func (ReportStarting) isCommand()     {}

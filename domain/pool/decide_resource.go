@@ -14,6 +14,8 @@ func (d *decider) resourceCommand(c Command) error {
 	switch c := c.(type) {
 	case RegisterResource:
 		return d.register(c)
+	case ReportAddress:
+		return d.readdress(c)
 	case DrainResource:
 		return d.drain(c)
 	case StopResource:
@@ -105,7 +107,20 @@ func (d *decider) drain(c DrainResource) error {
 	case r.Coming():
 		d.emit(r.Renderer, ResourceStopping{Resource: r.ID, Reason: c.Reason})
 	case r.State == ResourceStateReady:
+		users := r.Users
 		d.emit(r.Renderer, ResourceDraining{Resource: r.ID, Reason: c.Reason})
+		for _, u := range users {
+			if u.Kind == UserSession {
+				d.emit(r.Renderer, SessionWarned{Session: domain.SessionID(u.ID), Resource: r.ID, Reason: c.Reason, Until: c.Until})
+			}
+		}
+	}
+	return nil
+}
+
+func (d *decider) readdress(c ReportAddress) error {
+	if r := d.s.resources[c.Resource]; r != nil && !r.Ended && c.Address != "" && r.Address != c.Address {
+		d.emit(r.Renderer, ResourceReaddressed{Resource: r.ID, Address: c.Address})
 	}
 	return nil
 }

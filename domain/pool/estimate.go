@@ -47,6 +47,9 @@ func PlaceOf(p *Pool, resources []*Resource, ahead int, job bool, now time.Time)
 	switch {
 	case ahead < coming:
 		place.Reason = fmt.Sprintf("resource %s is %s", first.ID, first.State)
+		if first.Note != "" {
+			place.Reason += ": " + first.Note
+		}
 		place.EstimatedWaitSeconds = p.expectStart() - now.Sub(first.RequestedAt).Seconds()
 	case failing:
 		place.Code = CodeFailing

@@ -74,6 +74,10 @@ type (
 		JobKinds     []string          `json:"job_kinds,omitempty"`
 		Seconds      float64           `json:"seconds"` // from the request
 	}
+	ResourceReaddressed struct {
+		Resource domain.ResourceID `json:"resource"`
+		Address  string            `json:"address"` // where it is reached from now on; it is the same process
+	}
 	ResourceDraining struct {
 		Resource domain.ResourceID `json:"resource"`
 		Reason   string            `json:"reason"`
@@ -178,6 +182,12 @@ type (
 		RetryAfterSeconds float64          `json:"retry_after_seconds"`
 		Queue             int              `json:"queue"`
 		Decision          Decision         `json:"decision"`
+	}
+	SessionWarned struct {
+		Session  domain.SessionID  `json:"session"`
+		Resource domain.ResourceID `json:"resource"`
+		Reason   string            `json:"reason"`
+		Until    *time.Time        `json:"until,omitempty"` // when the resource goes, if that is known
 	}
 	SessionReleased struct {
 		Session  domain.SessionID  `json:"session"`
@@ -290,41 +300,43 @@ type (
 	}
 )
 
-func (RendererConfigured) Type() string { return "renderer.configured" }
-func (RendererRemoved) Type() string    { return "renderer.removed" }
-func (AdmissionChanged) Type() string   { return "admission.changed" }
-func (ResourceRequested) Type() string  { return "resource.requested" }
-func (ResourceStarting) Type() string   { return "resource.starting" }
-func (ResourceReady) Type() string      { return "resource.ready" }
-func (ResourceDraining) Type() string   { return "resource.draining" }
-func (ResourceStopping) Type() string   { return "resource.stopping" }
-func (ResourceStopped) Type() string    { return "resource.stopped" }
-func (ResourceFailed) Type() string     { return "resource.failed" }
-func (ResourceLost) Type() string       { return "resource.lost" }
-func (ModelLoading) Type() string       { return "model.loading" }
-func (ModelLoaded) Type() string        { return "model.loaded" }
-func (ModelFailed) Type() string        { return "model.failed" }
-func (ModelEvicted) Type() string       { return "model.evicted" }
-func (SessionOpened) Type() string      { return "session.opened" }
-func (SessionRequested) Type() string   { return "session.requested" }
-func (SessionQueued) Type() string      { return "session.queued" }
-func (SessionStarting) Type() string    { return "session.starting" }
-func (SessionAllocated) Type() string   { return "session.allocated" }
-func (SessionReady) Type() string       { return "session.ready" }
-func (SessionRejected) Type() string    { return "session.rejected" }
-func (SessionReleased) Type() string    { return "session.released" }
-func (SessionExpired) Type() string     { return "session.expired" }
-func (SessionLost) Type() string        { return "session.lost" }
-func (SessionMoved) Type() string       { return "session.moved" }
-func (SessionFailed) Type() string      { return "session.failed" }
-func (JobSubmitted) Type() string       { return "job.submitted" }
-func (JobUnblocked) Type() string       { return "job.unblocked" }
-func (JobQueued) Type() string          { return "job.queued" }
-func (JobAssigned) Type() string        { return "job.assigned" }
-func (JobStarted) Type() string         { return "job.started" }
-func (JobSucceeded) Type() string       { return "job.succeeded" }
-func (JobRetried) Type() string         { return "job.retried" }
-func (JobFailed) Type() string          { return "job.failed" }
-func (JobCancelled) Type() string       { return "job.cancelled" }
-func (PoolScaled) Type() string         { return "pool.scaled" }
-func (PoolBackedOff) Type() string      { return "pool.backed_off" }
+func (RendererConfigured) Type() string  { return "renderer.configured" }
+func (RendererRemoved) Type() string     { return "renderer.removed" }
+func (AdmissionChanged) Type() string    { return "admission.changed" }
+func (ResourceRequested) Type() string   { return "resource.requested" }
+func (ResourceStarting) Type() string    { return "resource.starting" }
+func (ResourceReady) Type() string       { return "resource.ready" }
+func (ResourceReaddressed) Type() string { return "resource.readdressed" }
+func (ResourceDraining) Type() string    { return "resource.draining" }
+func (ResourceStopping) Type() string    { return "resource.stopping" }
+func (ResourceStopped) Type() string     { return "resource.stopped" }
+func (ResourceFailed) Type() string      { return "resource.failed" }
+func (ResourceLost) Type() string        { return "resource.lost" }
+func (ModelLoading) Type() string        { return "model.loading" }
+func (ModelLoaded) Type() string         { return "model.loaded" }
+func (ModelFailed) Type() string         { return "model.failed" }
+func (ModelEvicted) Type() string        { return "model.evicted" }
+func (SessionOpened) Type() string       { return "session.opened" }
+func (SessionRequested) Type() string    { return "session.requested" }
+func (SessionQueued) Type() string       { return "session.queued" }
+func (SessionStarting) Type() string     { return "session.starting" }
+func (SessionAllocated) Type() string    { return "session.allocated" }
+func (SessionReady) Type() string        { return "session.ready" }
+func (SessionRejected) Type() string     { return "session.rejected" }
+func (SessionWarned) Type() string       { return "session.warned" }
+func (SessionReleased) Type() string     { return "session.released" }
+func (SessionExpired) Type() string      { return "session.expired" }
+func (SessionLost) Type() string         { return "session.lost" }
+func (SessionMoved) Type() string        { return "session.moved" }
+func (SessionFailed) Type() string       { return "session.failed" }
+func (JobSubmitted) Type() string        { return "job.submitted" }
+func (JobUnblocked) Type() string        { return "job.unblocked" }
+func (JobQueued) Type() string           { return "job.queued" }
+func (JobAssigned) Type() string         { return "job.assigned" }
+func (JobStarted) Type() string          { return "job.started" }
+func (JobSucceeded) Type() string        { return "job.succeeded" }
+func (JobRetried) Type() string          { return "job.retried" }
+func (JobFailed) Type() string           { return "job.failed" }
+func (JobCancelled) Type() string        { return "job.cancelled" }
+func (PoolScaled) Type() string          { return "pool.scaled" }
+func (PoolBackedOff) Type() string       { return "pool.backed_off" }

@@ -20,7 +20,7 @@ func (s *State) Evolve(r Recorded) {
 		s.evolveConfigured(r, e)
 	case RendererRemoved, PoolScaled, PoolBackedOff:
 		s.evolvePool(r)
-	case SessionOpened, SessionRequested, SessionQueued, SessionStarting, SessionAllocated, SessionReady, SessionRejected,
+	case SessionOpened, SessionRequested, SessionQueued, SessionStarting, SessionAllocated, SessionReady, SessionWarned, SessionRejected,
 		SessionReleased, SessionExpired, SessionLost, SessionMoved, SessionFailed:
 		s.evolveSession(r)
 	case JobSubmitted, JobUnblocked, JobQueued, JobAssigned, JobStarted, JobSucceeded, JobRetried, JobFailed, JobCancelled:
@@ -129,6 +129,8 @@ func (s *State) evolveResource(r Recorded) {
 			p.StartSeconds = learn(p.StartSeconds, p.Starts, e.Seconds)
 			p.Starts, p.Failures, p.BackoffUntil, p.LastFailure = p.Starts+1, 0, nil, ""
 		})
+	case ResourceReaddressed:
+		s.changeResource(e.Resource, func(x *Resource) { x.Address = e.Address })
 	case ResourceDraining:
 		s.changeResource(e.Resource, func(x *Resource) { x.enter(ResourceStateDraining, r.At, e.Reason) })
 	case ResourceStopping:
@@ -255,6 +257,8 @@ func (s *State) evolveSession(r Recorded) {
 			x.enter(SessionStateReady, r.At)
 			x.ReadyAt = &r.At
 		})
+	case SessionWarned:
+		s.changeSession(e.Session, func(x *Session) { x.Warning, x.GoesAt = e.Reason, e.Until })
 	case SessionRejected:
 		s.drop(Key{ViewSessions, string(e.Session)})
 		if e.Code == CodeNoCapacity {
@@ -323,7 +327,7 @@ func (s *State) evolveSessionEnd(r Recorded) {
 	case SessionMoved:
 		id, change = e.Session, func(x *Session) {
 			x.enter(SessionStateQueued, r.At)
-			x.Resource, x.AllocatedAt, x.ReadyAt, x.WaitUntil = "", nil, nil, nil
+			x.Resource, x.AllocatedAt, x.ReadyAt, x.WaitUntil, x.Warning, x.GoesAt = "", nil, nil, nil, "", nil
 			x.Code, x.Reason, x.Moves = "moved", e.Reason, x.Moves+1
 		}
 	}

@@ -76,6 +76,8 @@ func (w *world) resourceFields(e pool.Event) string {
 		return strings.TrimSpace(w.name(e.Resource) + " " + string(e.Model))
 	case pool.ResourceStarting:
 		return w.name(e.Resource)
+	case pool.ResourceReaddressed:
+		return w.name(e.Resource)
 	case pool.ResourceReady:
 		return w.name(e.Resource)
 	case pool.ResourceDraining:
@@ -100,6 +102,8 @@ func (w *world) sessionFields(e pool.Event) string {
 		return string(e.Session)
 	case pool.SessionQueued:
 		return fmt.Sprintf("%s at %d", e.Session, e.Place)
+	case pool.SessionWarned:
+		return fmt.Sprintf("%s %s", e.Session, w.name(e.Resource))
 	case pool.SessionStarting:
 		return fmt.Sprintf("%s %s", e.Session, w.name(e.Resource))
 	case pool.SessionAllocated:

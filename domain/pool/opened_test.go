@@ -101,3 +101,30 @@ func TestAResourceRegistersItself(t *testing.T) {
 	here.Renderer, here.Slots = "other", 1
 	w.refused(here, domain.KindConflict, "not_static")
 }
+
+// A tunnel that was made anew changes where a resource is reached, and nothing else.
+func TestAResourceIsReachedElsewhere(t *testing.T) {
+	w := given(t, demo(size(1, 1))).up()
+	w.do(book("s1", "A"))
+	w.when(pool.ReportAddress{Resource: w.r(1), Address: "127.0.0.1:40022"}, "resource.readdressed r1")
+	w.silent(pool.ReportAddress{Resource: w.r(1), Address: "127.0.0.1:40022"})
+	w.silent(pool.ReportAddress{Resource: w.r(1)})
+	if r := w.state.Resource(w.r(1)); r.Address != "127.0.0.1:40022" || len(r.Users) != 1 || r.State != pool.ResourceStateReady {
+		t.Errorf("%+v", r)
+	}
+}
+
+// Before a scheduler ends a resource its sessions are warned, and then move if they asked for it.
+func TestTimeAtTheSchedulerEnds(t *testing.T) {
+	w := given(t, demo(size(1, 2))).up()
+	w.do(book("s1", "A", moves))
+	until := w.now.Add(2 * time.Minute)
+	w.do(pool.DrainResource{Resource: w.r(1), Reason: "its time ends", Until: &until})
+	if s := w.state.Session("s1"); s.Warning != "its time ends" || s.GoesAt == nil || !s.GoesAt.Equal(until) {
+		t.Errorf("%+v", s)
+	}
+	w.do(pool.StopResource{Resource: w.r(1), Reason: "its time ends"})
+	if s := w.state.Session("s1"); s.Moves != 1 || s.Warning != "" || s.Ended {
+		t.Errorf("%+v", s)
+	}
+}

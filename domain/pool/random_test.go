@@ -89,7 +89,7 @@ func (m *machine) try(c pool.Command) {
 		return
 	}
 	if again, _ := m.decide(c); len(again) > 0 {
-		m.Fatalf("%#v given twice adds %q", c, m.lines(again))
+		m.Fatalf("%#v given twice adds %q after %q", c, m.lines(again), m.lines(m.events[max(0, len(m.events)-len(again)-20):]))
 	}
 }
 

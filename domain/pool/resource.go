@@ -70,6 +70,9 @@ type Resource struct {
 	Models        []Loaded          `json:"models"`
 	Users         []User            `json:"users"`
 	Ended         bool              `json:"ended"`
+
+	// Note is what its launcher last said of it while it is coming, an observation: "Resources: 3 jobs ahead".
+	Note string `json:"-"`
 }
 
 // Coming says that the resource will be ready but is not yet.

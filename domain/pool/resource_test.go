@@ -151,7 +151,7 @@ func TestAResourceDrains(t *testing.T) {
 	w := given(t, demo(size(1, 2), slots(2))).up()
 	w.do(book("s1", "A"))
 	drain := pool.DrainResource{Resource: w.r(1), Reason: "an update"}
-	w.when(drain, "resource.draining r1", "pool.scaled 0 to 1", "resource.requested r2")
+	w.when(drain, "resource.draining r1", "session.warned s1 r1", "pool.scaled 0 to 1", "resource.requested r2")
 	w.do(book("s2", "A", waits(time.Minute))) // its free slot is given to nobody
 	if s := w.state.Session("s2"); s.Resource != "" {
 		t.Errorf("%+v", s)

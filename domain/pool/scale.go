@@ -106,7 +106,7 @@ func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
 		if r.Key == "" && r.Coming() {
 			in.ComingSlots += r.Slots
 		}
-		if (in.Waiting == 0 || bound) && r.IdleSince != nil && (over || d.at.Sub(*r.IdleSince) >= in.Idle) {
+		if (in.Waiting == 0 || bound) && r.IdleSince != nil && (over || d.at.Sub(*r.IdleSince) >= in.Idle && !(bound && d.missed(p, r.Model))) {
 			one := scaling.Idle{Resource: r.ID, Since: *r.IdleSince, Models: len(r.Models)}
 			if r.Key == "" {
 				one.Slots = r.Slots // to be kept free for whoever comes; those of the others are for few
@@ -118,6 +118,11 @@ func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
 		in.Waiting, in.Unmet, in.Buffer, in.Min = 0, 0, 0, 0 // grant saw to these; a resource without a model would serve nobody
 	}
 	return in
+}
+
+// missed says whether a booking for the model was refused a moment ago: its client will come again.
+func (d *decider) missed(p *poolState, m domain.ModelKey) bool {
+	return slices.ContainsFunc(p.pool.Unmet, func(u Unmet) bool { return u.Model == m && d.at.Before(u.Until) })
 }
 
 // wish is a resource that only some can use: one that keeps a model for life,

@@ -55,6 +55,8 @@ type Session struct {
 	ReadyAt      *time.Time        `json:"ready_at,omitempty"`
 	EndedAt      *time.Time        `json:"ended_at,omitempty"`
 	Moves        int               `json:"moves,omitempty"`
+	Warning      string            `json:"warning,omitempty"`  // its resource is going: why
+	GoesAt       *time.Time        `json:"goes_at,omitempty"`  // and when, if that is known
 	Decision     int64             `json:"decision,omitempty"` // position of the event that decided last
 	Ended        bool              `json:"ended"`
 }

@@ -18,6 +18,8 @@ func (s *State) Subjects(r Recorded) []string {
 		c.resource(e.Resource)
 	case ResourceReady:
 		c.resource(e.Resource)
+	case ResourceReaddressed:
+		c.resource(e.Resource)
 	case ResourceDraining:
 		c.resource(e.Resource)
 	case ResourceStopping:
@@ -105,6 +107,8 @@ func (c *subjects) user(e Event) {
 		c.session(e.Session).resource(e.Resource)
 	case SessionRejected:
 		c.session(e.Session).owner(e.Owner).model(e.Model)
+	case SessionWarned:
+		c.session(e.Session).resource(e.Resource)
 	case SessionReleased:
 		c.session(e.Session).resource(e.Resource)
 	case SessionExpired:

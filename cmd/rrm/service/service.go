@@ -15,7 +15,6 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/rendering-resource-manager/rrm/adapters/callback"
-	"github.com/rendering-resource-manager/rrm/adapters/launch/local"
 	"github.com/rendering-resource-manager/rrm/adapters/launch/static"
 	"github.com/rendering-resource-manager/rrm/adapters/postgres"
 	"github.com/rendering-resource-manager/rrm/commands"
@@ -41,6 +40,9 @@ type Config struct {
 	MaxResultBytes int64         // of one job
 	Keep           time.Duration // answers for repeated commands, and results
 	NoManagers     bool          // serve only; another replica acts outside
+	SlurmSites     string        // file with the clusters of the slurm launcher; empty: there is none
+	UnicoreSite    string        // file with the site of the unicore launcher; empty: there is none
+	V1             V1            // the predecessor's API
 	Log            *slog.Logger
 }
 
@@ -170,24 +172,6 @@ const (
 	managersWait  = 10 * time.Millisecond
 )
 
-// openLaunchers sets up the ways to start resources.
-func (s *Service) openLaunchers(ctx context.Context) error {
-	installation, err := s.Work.Installation(ctx)
-	if err != nil {
-		return err
-	}
-	processes, err := local.New(local.Options{
-		Dir: filepath.Join(s.cfg.DataDir, "resources"), Service: installation, BinDirs: binDirs(), Logger: s.cfg.Log,
-	})
-	if err != nil {
-		return err
-	}
-	s.launchers = map[string]process.Launcher{
-		domain.LauncherLocal: processes, domain.LauncherStatic: static.New(s.Beats, s.cfg.HeartbeatEvery),
-	}
-	return nil
-}
-
 // startManagers starts what acts outside. One replica at a time does, so as not to work in vain.
 func (s *Service) startManagers(run context.Context) {
 	outside := process.Outside{Launchers: s.launchers, Renderer: speak, Failure: failure}
@@ -200,7 +184,7 @@ func (s *Service) startManagers(run context.Context) {
 // manage runs the process managers until ctx ends.
 func (s *Service) manage(ctx context.Context, outside process.Outside) {
 	log := s.cfg.Log
-	launch := process.NewLaunch(s.Handler, s.Work, outside, log)
+	launch := process.NewLaunch(s.Handler, s.Work, outside, s.Work, log)
 	load := process.NewLoad(s.Handler, s.Work, outside, s.Work, log)
 	jobs := process.NewJobs(s.Handler, s.Work, outside, s.Work, s.Results, s.cfg.MaxResultBytes, log)
 	expire := &process.Expire{Reporter: s.Handler, Leases: s.Leases, Log: log}
