@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -192,11 +191,16 @@ func unpack(archive, dir string, limit int64) (n int, err error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return 0, fmt.Errorf("make a directory for the frames: %w", err)
 	}
+	root, err := os.OpenRoot(dir) // names with a way out are refused before; this would stop them too
+	if err != nil {
+		return 0, fmt.Errorf("open the directory for the frames: %w", err)
+	}
+	defer func() { _ = root.Close() }()
 	for _, f := range z.File {
 		if !frameName.MatchString(f.Name) {
 			return 0, bad(fmt.Sprintf("it holds %q", f.Name))
 		}
-		written, err := unpackFile(f, filepath.Join(dir, f.Name), limit)
+		written, err := unpackFile(root, f, limit)
 		if err != nil {
 			return 0, bad(err.Error())
 		}
@@ -207,13 +211,13 @@ func unpack(archive, dir string, limit int64) (n int, err error) {
 	return len(z.File), nil
 }
 
-func unpackFile(f *zip.File, to string, limit int64) (n int64, err error) {
+func unpackFile(root *os.Root, f *zip.File, limit int64) (n int64, err error) {
 	r, err := f.Open()
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = r.Close() }()
-	w, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	w, err := root.OpenFile(f.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return 0, err
 	}

@@ -107,7 +107,7 @@ func TestFramesOfAnotherJob(t *testing.T) {
 		"alone.1":   {"", codeInvalid, "missing"},
 		"alone.2":   {"frames", codeInvalid, "after"}, // somebody else's, for all that rrm knows
 		"unknown.1": {"frames", codeInvalid, "404"},
-		"ofimage.1": {"", codeInvalid, "frames"},
+		"ofimage.1": {"", codeInvalid, "of the kind frames"},
 		"ofaway.1":  {"", codeNoFrames, "302"},
 		"oflate.1":  {"", codeInvalid, "409"},
 		"ofsick.1":  {"", codeNoFrames, "503"},

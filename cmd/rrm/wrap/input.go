@@ -35,14 +35,11 @@ func (c *config) resolveInput(w *work) error {
 }
 
 // findInput gives the path of the file that a model key names below dir. The
-// key is a path relative to it, with no way out: os.Root follows neither ".."
-// nor a symbolic link beyond it. Who can write into dir can change a file
+// key is a path relative to it, with no way out: os.Root takes no absolute
+// path and follows neither ".." nor a symbolic link beyond it. Who can write into dir can change a file
 // after this look; that is the operator's to keep.
 func findInput(dir, key string) (path string, err error) {
 	missing := &failure{status: statusUnprocessable, Code: codeModelNotFound, Reason: fmt.Sprintf("there is no input file %q", key), Field: "model"}
-	if key == "" || !filepath.IsLocal(key) {
-		return "", missing
-	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return "", fmt.Errorf("open the input directory: %w", err)

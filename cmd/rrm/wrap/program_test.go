@@ -89,10 +89,15 @@ func program(what string, args []string) int {
 			return 1
 		}
 		return 0
-	case "together": // FILE DIRECTORY LIMIT
+	case "together": // FILE DIRECTORY LIMIT: the directory holds those that run
 		return together(args)
 	case "family": // PIDS: a child, one that has left the group, and no interest in SIGTERM
 		return family(args[0])
+	case "count": // FILE COUNT: leaves a line in another file too
+		if !note(args[1], os.Getpid()) {
+			return 1
+		}
+		return write(args[0], "counted")
 	case "leave": // FILE PIDS: ends well, but leaves somebody
 		if !child(args[1], true, "hang") {
 			return 1
@@ -130,13 +135,13 @@ func fill(path string) int {
 	if err != nil {
 		return 1
 	}
-	for range 1 << 12 { // 4 GiB at most, if nobody stops it
+	for range 64 { // MiB; then it waits for whoever stops it
 		if _, err := f.Write(make([]byte, 1<<20)); err != nil {
 			return 1
 		}
 		<-time.After(time.Millisecond)
 	}
-	return 0
+	return hang()
 }
 
 // child starts the program again and appends its process ID to a file.
@@ -168,21 +173,29 @@ func family(pids string) int {
 }
 
 // together fails when more than LIMIT of its kind run at once, for which it
-// waits a little.
+// waits a little, or when never so many do.
 func together(args []string) int {
 	limit, _ := strconv.Atoi(args[2])
 	me, err := os.CreateTemp(args[1], "run")
 	if err != nil {
 		return 1
 	}
-	defer os.Remove(me.Name())
+	defer func() { _ = os.Remove(me.Name()) }()
 	for end := time.Now().Add(150 * time.Millisecond); time.Now().Before(end); <-time.After(5 * time.Millisecond) {
 		if all, err := os.ReadDir(args[1]); err != nil || len(all) > limit {
 			fmt.Fprintln(os.Stderr, len(all), "at once")
 			return 3
 		}
 	}
-	return write(args[0], "alone enough")
+	met := filepath.Join(filepath.Dir(args[1]), "met")
+	wait(func() bool {
+		if all, err := filepath.Glob(filepath.Join(args[1], "run*")); err == nil && len(all) == limit {
+			_ = os.WriteFile(met, nil, 0o600)
+		}
+		_, err := os.Stat(met)
+		return err == nil
+	})
+	return write(args[0], "met")
 }
 
 // alive tells whether a process is there and no zombie.

@@ -30,7 +30,8 @@ func newProgress(pattern string) (*progress, error) {
 	named := slices.ContainsFunc(names, func(n string) bool { return n != "" })
 	switch {
 	case named:
-		return p, p.take(names)
+		err := p.take(names)
+		return p, err
 	case len(names) == 1:
 		p.percent = 1
 	case len(names) == 2:

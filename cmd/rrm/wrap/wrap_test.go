@@ -7,11 +7,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -157,6 +159,10 @@ func TestClassesOfFailure(t *testing.T) {
 		t.Errorf("killed: %+v", st)
 	}
 	path := filepath.Join(t.TempDir(), "gone")
+	fatal := func(s *Settings) { s.Exit = []string{"signal=permanent"} }
+	if st := start(t, fatal, "die", "{output}").failed("a", kindImage, nil); st.Code != codeInvalid {
+		t.Errorf("killed, for good: %+v", st)
+	}
 	gone := start(t, func(s *Settings) {
 		raw, err := os.ReadFile(s.Command[0])
 		if err != nil {
@@ -261,13 +267,13 @@ func TestTimeLimit(t *testing.T) {
 }
 
 func TestSizeLimit(t *testing.T) {
+	if st := start(t, func(s *Settings) { s.MaxOutput = 10 }, "write", "{output}", "more than ten").failed("a", kindImage, nil); st.Code != codeTooLarge {
+		t.Errorf("faster than anybody looks: %+v", st)
+	}
 	small := func(s *Settings) { s.MaxOutput = 3 << 20 }
 	w := start(t, small, "fill", "{output}")
 	if st := w.failed("a", kindImage, nil); st.Code != codeTooLarge || !strings.Contains(st.Reason, "3 MiB") {
 		t.Errorf("without an end: %+v", st)
-	}
-	if st := start(t, func(s *Settings) { s.MaxOutput = 10 }, "write", "{output}", "more than ten").failed("a", kindImage, nil); st.Code != codeTooLarge {
-		t.Errorf("faster than anybody looks: %+v", st)
 	}
 	// Not only what is the result counts.
 	if st := start(t, small, "fill", "{dir}/tmp/other", "{output}").failed("a", kindImage, nil); st.Code != codeTooLarge {
@@ -276,10 +282,12 @@ func TestSizeLimit(t *testing.T) {
 }
 
 func TestSlots(t *testing.T) {
-	dir := t.TempDir()
-	w := start(t, func(s *Settings) { s.Slots = 2 }, "together", "{output}", dir, "2")
+	dir := filepath.Join(t.TempDir(), "runs")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w := start(t, func(s *Settings) { s.Slots, s.Timeout = 2, 10*time.Second }, "together", "{output}", dir, "2")
 	const jobs = 5
-	began := time.Now()
 	for i := range jobs {
 		w.submit(fmt.Sprint("j", i), kindImage, nil)
 	}
@@ -288,8 +296,35 @@ func TestSlots(t *testing.T) {
 			t.Errorf("job %d: %+v", i, st)
 		}
 	}
-	if took := time.Since(began); took > jobs*150*time.Millisecond {
-		t.Errorf("five jobs on two slots took %s: one at a time", took)
+}
+
+func TestTheSameJobFromManyClients(t *testing.T) {
+	count := filepath.Join(t.TempDir(), "count")
+	c := ready(t, func(s *Settings) { s.Slots, s.WorkDir, s.Command = 4, t.TempDir(), own(t, "count", "{output}", count) })
+	c.Log = slog.New(slog.DiscardHandler)
+	m, err := newManager(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			w, err := c.understand("a", "m", []byte(`{"kind":"image"}`))
+			if err == nil {
+				_, err = m.submit(w)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	eventually(t, "it ends", func() bool { st, ok := m.status("a"); return ok && st.State == stateSucceeded })
+	if err := m.close(); err != nil {
+		t.Error(err)
+	}
+	if raw, err := os.ReadFile(count); err != nil || strings.Count(string(raw), "\n") != 1 {
+		t.Errorf("it ran %d times (%v)", strings.Count(string(raw), "\n"), err)
 	}
 }
 
