@@ -96,7 +96,7 @@ func settingsOf(id domain.RendererID, in *RendererSettings) (domain.Renderer, er
 	r := domain.Renderer{
 		ID: id, Name: in.Name, Description: in.Description, CommandLine: in.CommandLine,
 		ProcessFormat: in.ProcessRestParametersFormat, SchedulerFormat: in.SchedulerRestParametersFormat,
-		Project: in.Project, Queue: in.Queue, Exclusive: in.Exclusive,
+		Project: in.Project, Queue: in.Queue, Exclusive: in.Exclusive, QOS: in.Qos, Reservation: in.Reservation, WorkDir: in.WorkingDirectory,
 		Nodes: in.NbNodes, CPUs: or(in.NbCpus, 1), GPUs: in.NbGpus, Memory: in.Memory,
 		GracefulExit: or(in.GracefulExit, true), WaitUntilReady: or(in.WaitUntilRunning, true),
 		Launcher: string(in.Launcher), Slots: or(in.Slots, 1), ModelsPerResource: or(in.ModelsPerResource, 1),
@@ -130,6 +130,7 @@ func durationsOf(in *RendererSettings, r *domain.Renderer) error {
 		into  *domain.Duration
 		zero  bool // 0 is a value of its own
 	}{
+		{"allocation_time", in.AllocationTime, &r.AllocationTime, true},
 		{"scaling.idle", in.Scaling.Idle, &r.Scaling.Idle, true}, {"job.timeout", in.Job.Timeout, &r.Job.Timeout, false},
 		{"probe.start_timeout", in.Probe.StartTimeout, &r.Probe.StartTimeout, false},
 		{"probe.load_timeout", in.Probe.LoadTimeout, &r.Probe.LoadTimeout, false},

@@ -667,6 +667,8 @@ type QueuePlace struct {
 // Renderer A renderer's settings as they are, defaults filled in; fields as in `RendererSettings`. A client is not shown how the renderer is
 // started: `command_line` is empty, and environment, formats, project and queue are left out.
 type Renderer struct {
+	// AllocationTime A length of time as text, with a unit after each number.
+	AllocationTime       Duration          `json:"allocation_time,omitempty,omitzero"`
 	CommandLine          string            `json:"command_line"`
 	Description          string            `json:"description,omitempty,omitzero"`
 	EnvironmentVariables map[string]string `json:"environment_variables,omitempty,omitzero"`
@@ -700,13 +702,16 @@ type Renderer struct {
 	Probe                       ProbeSettings `json:"probe"`
 	ProcessRestParametersFormat string        `json:"process_rest_parameters_format,omitempty,omitzero"`
 	Project                     string        `json:"project,omitempty,omitzero"`
+	Qos                         string        `json:"qos,omitempty,omitzero"`
 	Queue                       string        `json:"queue,omitempty,omitzero"`
+	Reservation                 string        `json:"reservation,omitempty,omitzero"`
 
 	// Scaling Bounds of the number of resources.
 	Scaling                       ScalingSettings `json:"scaling"`
 	SchedulerRestParametersFormat string          `json:"scheduler_rest_parameters_format,omitempty,omitzero"`
 	Slots                         int             `json:"slots"`
 	WaitUntilRunning              bool            `json:"wait_until_running"`
+	WorkingDirectory              string          `json:"working_directory,omitempty,omitzero"`
 }
 
 // RendererList defines model for RendererList.
@@ -719,6 +724,9 @@ type RendererName = string
 
 // RendererSettings A renderer's settings. Durations are text in both directions, so that what was read can be written back.
 type RendererSettings struct {
+	// AllocationTime A length of time as text, with a unit after each number.
+	AllocationTime Duration `json:"allocation_time,omitempty,omitzero"`
+
 	// CommandLine The program and its arguments; no shell reads it. Needed by all launchers but `static`. Placeholders as in the formats below, and `${model}`.
 	CommandLine string `json:"command_line,omitempty,omitzero"`
 
@@ -782,8 +790,14 @@ type RendererSettings struct {
 	// Project Account that a cluster charges.
 	Project string `json:"project,omitempty,omitzero"`
 
+	// Qos Quality of service of a scheduler.
+	Qos string `json:"qos,omitempty,omitzero"`
+
 	// Queue Queue or partition of a cluster.
 	Queue string `json:"queue,omitempty,omitzero"`
+
+	// Reservation Nodes of a cluster that an administrator set aside.
+	Reservation string `json:"reservation,omitempty,omitzero"`
 
 	// Scaling Bounds of the number of resources.
 	Scaling ScalingSettings `json:"scaling,omitempty,omitzero"`
@@ -796,6 +810,9 @@ type RendererSettings struct {
 
 	// WaitUntilRunning Wait for `PUT /registry` to answer before it counts as ready.
 	WaitUntilRunning *bool `json:"wait_until_running,omitempty"`
+
+	// WorkingDirectory Where the program starts, an absolute path; empty: the launcher's choice.
+	WorkingDirectory string `json:"working_directory,omitempty,omitzero"`
 }
 
 // RendererSettingsEnvironmentVariables1 defines model for RendererSettings.EnvironmentVariables.1.

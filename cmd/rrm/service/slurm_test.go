@@ -1,0 +1,74 @@
+package service_test
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rendering-resource-manager/rrm/adapters/launch/slurm/slurmtest"
+	"github.com/rendering-resource-manager/rrm/cmd/rrm/service"
+)
+
+// The main job on a real Slurm: a booking becomes a Slurm job that runs the
+// reference renderer, frames come through the proxy, a full cluster is told to
+// who waits, and after the release the job is gone.
+func TestSlurmEndToEnd(t *testing.T) {
+	if err := slurmtest.Missing(); err != nil {
+		t.Skipf("Slurm is not installed: %v", err)
+	}
+	cluster, err := slurmtest.Start(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cluster.Stop(); err != nil {
+			t.Errorf("stop the cluster: %v", err)
+		}
+	})
+	dir, err := os.MkdirTemp("/tmp", "rrm-slurm-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	sites, err := json.Marshal(doc{"sites": []doc{{"name": "test", "directory": dir, "node_address": "127.0.0.1", "slurm_conf": cluster.Conf}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "sites.json")
+	if err := os.WriteFile(file, sites, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := start(t, func(c *service.Config) { c.SlurmSites = file })
+	n.renderer("cluster", doc{
+		"launcher": "slurm", "command_line": program("rrm-renderer"), "process_rest_parameters_format": "",
+		"scheduler_rest_parameters_format": "--listen 127.0.0.1:${rest_port} --memory-mib 256", "nb_cpus": 1, "memory": 50, "exclusive": true, "allocation_time": "10m",
+		"scaling": doc{"min": 0, "max": 3, "idle": "2s"}, "probe": doc{"start_timeout": "60s", "interval": "1s", "timeout": "1s"},
+	})
+	first := n.book(doc{"renderer": "cluster", "model": "neuron:1"})
+	second := n.book(doc{"renderer": "cluster", "model": "neuron:2"})
+	for _, id := range []string{first, second} {
+		if status, h, _ := n.raw("GET", base+"/sessions/"+id+"/renderer/v1/image?width=32&height=32", nil); status != 200 || h.Get("Content-Type") != "image/png" {
+			t.Fatalf("frame: %d", status)
+		}
+	}
+	if out, err := cluster.Run("squeue", "-h", "-t", "running", "-o", "%j"); err != nil || strings.Count(out, "\n") != 2 {
+		t.Errorf("two Slurm jobs should run: %q %v", out, err)
+	}
+	// Two nodes, used exclusively: the third resource waits in Slurm's queue, and its client is told why.
+	third := n.must(202, "POST", base+"/sessions", doc{"renderer": "cluster", "model": "neuron:3", "wait": "5m"})["id"].(string)
+	eventually(t, 40*time.Second, "Slurm's reason is told to who waits", func() bool {
+		q, ok := n.must(200, "GET", base+"/sessions/"+third, nil)["queue"].(doc)
+		return ok && strings.Contains(q["reason"].(string), "Resources")
+	})
+	for _, id := range []string{third, second, first} {
+		n.must(200, "DELETE", base+"/sessions/"+id, nil)
+	}
+	eventually(t, 60*time.Second, "the Slurm jobs are gone", func() bool {
+		out, err := cluster.Run("squeue", "-h", "-o", "%j")
+		return err == nil && strings.TrimSpace(out) == ""
+	})
+	n.verify()
+}
