@@ -629,7 +629,7 @@ type Problem struct {
 
 // Progress How a session or job stands at the moment; sent on streams as the event `progress`, not recorded.
 type Progress struct {
-	// Progress Of a job's present attempt
+	// Progress Of a job's present attempt, or of the load that a session waits for.
 	Progress float64 `json:"progress,omitempty,omitzero"`
 
 	// Queue A place in the queue.
