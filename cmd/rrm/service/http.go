@@ -59,7 +59,12 @@ func (s *Service) startHTTP(ctx, run context.Context) error {
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
-	server := httpapi.HTTPServer(api, s.cfg.Log)
+	both, v1, err := s.withV1(api, loopback)
+	if err != nil {
+		api.Close()
+		return errors.Join(err, l.Close())
+	}
+	server := httpapi.HTTPServer(both, s.cfg.Log)
 	s.goes("http", run, func(context.Context) error {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -68,6 +73,7 @@ func (s *Service) startHTTP(ctx, run context.Context) error {
 	})
 	s.closers = append(s.closers, func() {
 		api.Close()
+		v1.Close()
 		stop, cancel := context.WithTimeout(context.Background(), shutdownWait)
 		defer cancel()
 		if server.Shutdown(stop) != nil {
