@@ -21,6 +21,7 @@ func site(t *testing.T, list ...string) *Addresses {
 	names := map[string][]string{
 		"gpu7": {"10.7.0.7"}, "both": {"fd00:7::9", "10.7.0.9"}, "half": {"192.168.0.1", "10.7.0.8"}, "inside": {"127.0.0.1"}, "meta": {"169.254.169.254"},
 		"mapped": {"::ffff:169.254.169.254"}, "far": {"203.0.113.9"}, "localhost": {"127.0.0.1", "::1"}, "db": {"10.7.0.3"}, "none": {}, "self": {"10.7.0.1"},
+		"0x0a070007": {"10.7.0.7"}, "10.7.7": {"10.7.0.7"}, "0120.7.0.7": {"10.7.0.7"}, "171376647": {"10.7.0.7"}, // as C libraries read them
 	}
 	a.Lookup = func(_ context.Context, host string) ([]netip.Addr, error) {
 		if host == "slow" {
