@@ -66,7 +66,8 @@ func (l *Launcher) launchData(spec domain.LaunchSpec) ([]byte, error) {
 	}
 	vars = append(vars, markResource+"="+string(spec.Resource), markService+"="+l.opts.Service, markAddress+"="+mark+"-host:"+mark+"-port")
 	words := []string{
-		mark, l.opts.ListenHost, strconv.Itoa(l.opts.FirstPort), strconv.Itoa(l.opts.LastPort),
+		mark, l.opts.ListenHost, strconv.Itoa(l.opts.FirstPort), strconv.Itoa(l.opts.LastPort - l.opts.FirstPort + 1),
+		strconv.Itoa(int(l.nextPort.Add(1))),
 		strconv.Itoa(int(r.AllocationTime.Std().Seconds())), r.WorkDir, strconv.Itoa(len(r.Modules)),
 	}
 	for _, m := range r.Modules {

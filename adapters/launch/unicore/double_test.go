@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -60,7 +61,7 @@ func newSite(t *testing.T) *site {
 		jobs: map[string]*job{}, forwards: map[net.Conn]bool{}, pageSize: 200,
 	}
 	s.server = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
-	s.server.Config.ErrorLog = nil
+	s.server.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes that fail are wanted here
 	s.server.StartTLS()
 	s.registry = []map[string]string{{"href": s.base(), "type": "CoreServices"}}
 	t.Cleanup(s.close)

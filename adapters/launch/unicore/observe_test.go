@@ -3,6 +3,7 @@ package unicore_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -264,5 +265,29 @@ func TestOutput(t *testing.T) {
 	})
 	if got, err := l.Output(t.Context(), domain.Launched{Resource: "never"}, "stdout", 10); err == nil {
 		t.Errorf("what never was has written %q", got)
+	}
+}
+
+func TestInfo(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	l := open(t, options(t, s))
+	r := launch(t, l, spec(t, "r"))
+	ready(t, l, r)
+	got, err := l.Info(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"Site=" + s.base(), "Job=" + jobOf(t, r), "Status=RUNNING", "BatchSystemID=4711", "created"} {
+		if !strings.Contains(got, line+"\n") {
+			t.Errorf("it says %q, want the line %q", got, line)
+		}
+	}
+	other := r
+	other.Resource = "other" // with a handle that is not its own
+	for _, r := range []domain.Launched{other, {Resource: "never"}} {
+		if got, err := l.Info(t.Context(), r); err == nil {
+			t.Errorf("of %s it says %q", r.Resource, got)
+		}
 	}
 }

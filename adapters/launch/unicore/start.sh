@@ -6,7 +6,7 @@ word() { IFS= read -r -d '' "$1" <&3; }
 fail() { printf 'rrm: %s\n' "$1" >&2; exit 98; }
 
 exec 3<rrm-launch || fail 'the file rrm-launch is missing'
-word mark && word listen && word first && word last && word runtime && word dir && word modules || fail 'the file rrm-launch is cut off'
+word mark && word listen && word first && word ports && word start && word runtime && word dir && word modules || fail 'the file rrm-launch is cut off'
 
 # What comes from modules may be overridden by the resource's own environment, so they come first.
 if ((modules > 0)) && ! type module >/dev/null 2>&1; then
@@ -26,9 +26,10 @@ case $listen in
 *) host=$listen reach=$listen ;;
 esac
 
-# A port that nobody listens on. Whoever takes it in between makes the renderer fail, and another be started.
+# A port that nobody listens on; another resource begins elsewhere to look for one.
+# Whoever takes it in between makes the renderer fail, and another be started.
 for ((try = 0; try < 50; try++)); do
-	port=$((first + (RANDOM * 32768 + RANDOM) % (last - first + 1)))
+	port=$((first + (start + try) % ports))
 	(exec 4<>"/dev/tcp/$reach/$port") 2>/dev/null || break
 done
 

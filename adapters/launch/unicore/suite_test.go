@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -52,6 +53,9 @@ func (b *buffer) String() string {
 	return b.b.String()
 }
 
+// ports are given out in blocks, so that the double's one node serves many tests at once.
+var ports atomic.Int32
+
 // options are those of a launcher at the double, in a hurry.
 func options(t *testing.T, s *site) unicore.Options {
 	t.Helper()
@@ -59,7 +63,10 @@ func options(t *testing.T, s *site) unicore.Options {
 	if err := os.WriteFile(token, []byte(goodToken+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	const block = 150
+	first := 10_000 + int(ports.Add(1)-1)%150*block
 	return unicore.Options{
+		FirstPort: first, LastPort: first + block - 1,
 		Site: s.base(), Service: rand.Text(), TokenFile: token, CAFile: s.ca(), ListenHost: "127.0.0.1",
 		Timeout: 5 * time.Second, Every: 20 * time.Millisecond, RunningEvery: 20 * time.Millisecond, ObserveWait: 5 * time.Second,
 		Settle: 500 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),

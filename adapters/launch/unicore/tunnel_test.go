@@ -2,7 +2,6 @@ package unicore_test
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -66,6 +65,9 @@ func TestTunnel(t *testing.T) {
 	second := open(t, opts)
 	if err := second.Reach(o.Launched); err != nil {
 		t.Fatal(err)
+	}
+	if now := becomes(t, second, r, domain.LaunchRunning, ""); now.Address != o.Address {
+		t.Errorf("a second launcher has the address %s, want %s", now.Address, o.Address)
 	}
 	for range 20 {
 		if got, err := pid(o.Address); err != nil || got != want {
@@ -222,10 +224,12 @@ func TestTunnelAddressTaken(t *testing.T) {
 	r := launch(t, l, spec(t, "r"))
 	ready(t, l, r)
 	l.Close()
-	ln, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp4", r.Address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var ln net.Listener
+	eventually(t, func() (bool, string) { // processes that other tests start hold it for a moment
+		var err error
+		ln, err = net.Listen("tcp4", r.Address)
+		return err == nil, fmt.Sprint(err)
+	})
 	defer ln.Close()
 	second := open(t, opts)
 	becomes(t, second, r, domain.LaunchUnknown, "open the tunnel")

@@ -12,9 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"regexp"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rendering-resource-manager/rrm/domain"
@@ -102,6 +104,8 @@ type Launcher struct {
 	// closing ends what goes on in the background; wg waits for it.
 	closing chan struct{}
 	wg      sync.WaitGroup
+	// nextPort counts launches, from a number by chance, so that resources that start at once on one node take different ports.
+	nextPort atomic.Uint32
 
 	mu       sync.Mutex
 	base     string // of the site, once it is known
@@ -140,11 +144,13 @@ func New(opts Options) (*Launcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Launcher{
+	l := &Launcher{
 		opts: opts, log: opts.Logger, http: client, base: base, closing: make(chan struct{}),
 		accounts: map[string]*account{}, views: map[jobID]*view{}, tunnels: map[domain.ResourceID]*tunnel{},
 		busy: map[domain.ResourceID]chan struct{}{},
-	}, nil
+	}
+	l.nextPort.Store(rand.Uint32N(1 << 16))
+	return l, nil
 }
 
 func orElse[T comparable](v *T, other T) {
