@@ -47,7 +47,7 @@ type Options struct {
 	// LateFailures is true if a program that does not exist shows only when
 	// the resource is gone, not as a refusal of Launch.
 	LateFailures bool
-	// Tunnelled is true if the address is that of a tunnel, so that its port is not the renderer's own.
+	// Tunnelled is true if the address is that of a tunnel: its port is not the renderer's own, and each launcher may have another.
 	Tunnelled bool
 }
 
@@ -167,7 +167,8 @@ func (s suite) ready(t *testing.T, l Launcher, r domain.Launched) domain.Observe
 	s.eventually(t, s.Patience, func() (bool, string) {
 		last = s.observe(t, l, r)
 		if last.State == domain.LaunchGone {
-			t.Fatalf("the resource is gone: %s", last.Reason)
+			said, err := l.Output(t.Context(), r, "stderr", 2000)
+			t.Fatalf("the resource is gone: %s; its last words: %q, %v", last.Reason, said, err)
 		}
 		if last.State != domain.LaunchRunning || last.Address == "" {
 			return false, fmt.Sprintf("state %s, address %q", last.State, last.Address)

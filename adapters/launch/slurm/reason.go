@@ -9,7 +9,7 @@ import (
 
 // hopeless are the reasons of jobs that wait for ever unless someone changes the job or the cluster's settings.
 var hopeless = map[string]string{
-	"PartitionConfig":          "no node of the partition has that much",
+	"PartitionConfig":          "the partition does not give that many CPUs, that much memory or that much time",
 	"PartitionNodeLimit":       "the partition does not give that many nodes",
 	"PartitionTimeLimit":       "the partition does not give that much time",
 	"BadConstraints":           "no node has what it asks for",

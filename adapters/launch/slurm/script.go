@@ -21,6 +21,7 @@ const (
 
 // Exit statuses of the batch script itself, before it becomes the renderer.
 const (
+	exitSecond   = 95
 	exitScontrol = 96
 	exitWorkDir  = 97
 	exitModules  = 98
@@ -29,6 +30,7 @@ const (
 
 // scriptExits say what they mean.
 var scriptExits = map[int]string{
+	exitSecond:   "Slurm started the job a second time, as after a crash of its controller",
 	exitScontrol: "the node has no scontrol to tell the port with",
 	exitWorkDir:  "the working directory cannot be entered on the node",
 	exitModules:  "a module could not be loaded",
@@ -127,6 +129,8 @@ func (l *Launcher) script(spec domain.LaunchSpec, site *Site) (string, error) {
 	line("rrm_fail() { printf 'rrm: %%s\\n' \"$2\" >&2; exit \"$1\"; }")
 	line("rrm_main() {")
 	line("rrm_node=${SLURMD_NODENAME:-$(hostname -s)}")
+	// A controller that is killed may forget that it had started the job, and do so again beside the first.
+	line("mkdir \"started-$SLURM_JOB_ID\" || rrm_fail %d \"%s\"", exitSecond, scriptExits[exitSecond])
 	before, after, templated := strings.Cut(site.NodeAddress, nodePlaceholder)
 	if templated {
 		line("rrm_host=%s\"$rrm_node\"%s", quote(before), quote(after))

@@ -22,6 +22,7 @@ type site struct {
 	prefix string // of our jobs' names
 
 	mu       sync.Mutex
+	closed   bool
 	user     string
 	last     *look // the last that ended well
 	failed   *look // the last, if it failed

@@ -86,6 +86,9 @@ func New(opts Options) (*Launcher, error) {
 func (l *Launcher) Close() error {
 	var failed error
 	for _, s := range l.sites {
+		s.mu.Lock()
+		s.closed, s.last = true, nil
+		s.mu.Unlock()
 		s.closeTunnels(nil)
 		failed = errors.Join(failed, s.run.close())
 	}

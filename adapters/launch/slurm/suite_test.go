@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -21,28 +23,36 @@ import (
 	"github.com/rendering-resource-manager/rrm/domain"
 )
 
-// One cluster serves all tests; those that break it wait until the others are done.
+// One cluster serves the tests that leave it well; those that break one have their own.
 var (
 	cluster    *slurmtest.Cluster
 	notStarted error
 	testDir    string // seen by the nodes
 )
 
+// atOnce is how many tests run together: they mostly wait for Slurm, whose steps take up to a second each.
+const atOnce = "6"
+
 func TestMain(m *testing.M) {
-	if err := setUp(); err != nil {
+	flag.Parse()
+	if err := errors.Join(flag.Set("test.parallel", atOnce), setUp()); err != nil {
 		fmt.Fprintln(os.Stderr, "set up:", err)
 		os.Exit(1)
 	}
-	goleak.VerifyTestMain(m, goleak.IgnoreCurrent(), goleak.Cleanup(func(code int) {
-		if cluster != nil {
-			if err := cluster.Stop(); err != nil {
-				fmt.Fprintln(os.Stderr, "stop the cluster:", err)
-				code = 1
-			}
+	code := m.Run()
+	if cluster != nil {
+		if err := cluster.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "stop the cluster:", err)
+			code = 1
 		}
-		_ = os.RemoveAll(testDir)
-		os.Exit(code)
-	}))
+	}
+	_ = os.RemoveAll(testDir)
+	http.DefaultClient.CloseIdleConnections()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 func setUp() (err error) {
@@ -64,14 +74,36 @@ func needCluster(t *testing.T) *slurmtest.Cluster {
 	return cluster
 }
 
+// ownCluster is for a test that breaks it.
+func ownCluster(t *testing.T, nodes int) *slurmtest.Cluster {
+	t.Helper()
+	needCluster(t)
+	t.Parallel()
+	c, err := slurmtest.Start(nodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
 // localSite runs Slurm's commands on this machine.
 func localSite(t *testing.T) slurm.Site {
+	t.Helper()
+	return siteOf(t, needCluster(t))
+}
+
+func siteOf(t *testing.T, c *slurmtest.Cluster) slurm.Site {
 	t.Helper()
 	dir, err := os.MkdirTemp(testDir, "s")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return slurm.Site{Name: "here", Directory: dir, NodeAddress: "127.0.0.1", SlurmConf: needCluster(t).Conf, Timeout: domain.Duration(10 * time.Second)}
+	return slurm.Site{Name: "here", Directory: dir, NodeAddress: "127.0.0.1", SlurmConf: c.Conf, Timeout: domain.Duration(10 * time.Second)}
 }
 
 func options(sites ...slurm.Site) slurm.Options {
@@ -105,6 +137,7 @@ func scheduled(r domain.Renderer) domain.Renderer {
 
 func TestSuite(t *testing.T) {
 	needCluster(t)
+	t.Parallel()
 	launchtest.Run(t, func(t *testing.T) launchtest.Launcher {
 		opts := options(localSite(t))
 		return withOptions{reopen(t, opts), opts}
@@ -115,12 +148,15 @@ func TestSuite(t *testing.T) {
 			opts := first.(withOptions).opts
 			return withOptions{reopen(t, opts), opts}
 		},
-		Kill: func(t *testing.T, r domain.Launched) {
-			if err := syscall.Kill(pid(t, r.Address), syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-		},
+		Kill: kill,
 	})
+}
+
+func kill(t *testing.T, r domain.Launched) {
+	t.Helper()
+	if err := syscall.Kill(pid(t, r.Address), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // get asks the renderer.
@@ -215,7 +251,8 @@ func running(t *testing.T, l *slurm.Launcher, r domain.Launched) domain.Observed
 	t.Helper()
 	return await(t, l, r, "it runs and answers", func(o domain.Observed) bool {
 		if o.State == domain.LaunchGone {
-			t.Fatalf("%s is gone: %s", r.Resource, o.Reason)
+			said, err := l.Output(t.Context(), r, slurm.Stderr, 2000)
+			t.Fatalf("%s is gone: %s; its last words: %q, %v", r.Resource, o.Reason, said, err)
 		}
 		if o.State != domain.LaunchRunning || o.Address == "" {
 			return false

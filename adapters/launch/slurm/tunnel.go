@@ -41,6 +41,8 @@ func (s *site) address(j *job, before domain.Launched) string {
 	defer s.mu.Unlock()
 	t := s.tunnels[id]
 	switch {
+	case s.closed:
+		return ""
 	case t != nil && to != "":
 		t.mu.Lock()
 		t.target = to

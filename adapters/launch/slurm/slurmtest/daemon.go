@@ -207,3 +207,24 @@ func killMarked(conf string) error {
 	}
 	return nil
 }
+
+// AwaitSaved waits until the controller has saved what it knows now, which it does within 5 s.
+func (c *Cluster) AwaitSaved() error {
+	const longest = 6 * time.Second
+	start := time.Now()
+	return c.await("the state is saved", func() bool {
+		info, err := os.Stat(c.path("state/job_state"))
+		return err == nil && info.ModTime().After(start) || time.Since(start) > longest
+	})
+}
+
+// KeepState copies what the controller has saved, for RestoreState.
+func (c *Cluster) KeepState() error {
+	return errors.Join(os.RemoveAll(c.path("kept")), os.CopyFS(c.path("kept"), os.DirFS(c.path("state"))))
+}
+
+// RestoreState puts back what KeepState has copied, while no controller runs:
+// whatever the controller was told since is lost, as after a crash.
+func (c *Cluster) RestoreState() error {
+	return errors.Join(os.RemoveAll(c.path("state")), os.CopyFS(c.path("state"), os.DirFS(c.path("kept"))))
+}
