@@ -28,7 +28,7 @@ const ObservedHeartbeat = "heartbeat"
 
 // HeartbeatTokenPrefix begins the token of a resource: rrm_h_<resource>.<43 characters of base64url>.
 // It names its resource, so that it is looked up by it.
-const HeartbeatTokenPrefix = "rrm_h_" //nolint:gosec // G101 takes it for a secret
+const HeartbeatTokenPrefix = "rrm_h_"
 
 var heartbeatToken = regexp.MustCompile(`^` + HeartbeatTokenPrefix + `([A-Za-z0-9._:-]{1,128})\.[A-Za-z0-9_-]{43}$`)
 

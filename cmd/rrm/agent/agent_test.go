@@ -43,7 +43,7 @@ func serveRenderer(listen string) {
 	mux.HandleFunc("GET /env", func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(append([]string{strconv.Itoa(os.Getpid())}, os.Environ()...))
 	})
-	fmt.Fprintln(os.Stderr, http.ListenAndServe(listen, mux)) //nolint:gosec // G114: for a test's time only
+	fmt.Fprintln(os.Stderr, http.ListenAndServe(listen, mux))
 	os.Exit(1)
 }
 
@@ -114,7 +114,7 @@ func begin(t *testing.T, d *desk, change func(*Settings)) *run {
 	if d.state == "" {
 		d.state = "ready"
 	}
-	d.codes = map[int]string{409: "address_in_use", 410: "resource_ended", 422: "address_not_allowed", 503: "store_unavailable"}
+	d.codes = map[int]string{409: "address_in_use", 410: "resource_ended", 422: "address_not_allowed", 429: "quota_exceeded", 503: "store_unavailable"}
 	server := httptest.NewServer(d)
 	t.Cleanup(server.Close)
 	api, err := client.New(server.URL, "operator", nil)

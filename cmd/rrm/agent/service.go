@@ -29,8 +29,9 @@ const (
 	leaveTries   = 3
 )
 
-// answer reads what the service said; a refusal is a *client.Error.
-func answer[T any](res *http.Response, err error) (v T, fail error) {
+// answer makes a call and reads what the service said; a refusal is a *client.Error.
+func answer[T any](call func() (*http.Response, error)) (v T, fail error) {
+	res, err := call()
 	if err != nil {
 		return v, err
 	}
@@ -63,7 +64,7 @@ func (a *agent) settings(ctx context.Context) (client.Renderer, error) {
 	deadline := time.Now().Add(a.Wait)
 	pause := backoff{first: a.pause, most: maxAway}
 	for {
-		set, err := answer[client.Renderer](a.API.GetRenderer(ctx, a.Renderer))
+		set, err := answer[client.Renderer](func() (*http.Response, error) { return a.API.GetRenderer(ctx, a.Renderer) })
 		if err == nil && set.Launcher != "static" {
 			return set, &client.Error{Problem: client.Problem{Status: http.StatusConflict, Code: "not_static", Detail: fmt.Sprintf(
 				"resources of %q are started by the %s launcher; only those of a renderer with launcher static register themselves", a.Renderer, set.Launcher)}}
@@ -85,7 +86,9 @@ func (a *agent) register(ctx context.Context, p *process) (*registration, error)
 	key := uuid.NewString()
 	pause := backoff{first: a.pause, most: maxAway}
 	for {
-		r, err := answer[client.Resource](a.API.RegisterResource(ctx, &client.RegisterResourceParams{IdempotencyKey: key}, body))
+		r, err := answer[client.Resource](func() (*http.Response, error) {
+			return a.API.RegisterResource(ctx, &client.RegisterResourceParams{IdempotencyKey: key}, body)
+		})
 		if err == nil {
 			return &registration{id: r.ID, token: r.HeartbeatToken, every: interval(r.HeartbeatSeconds), state: r.State}, nil
 		}
@@ -122,7 +125,9 @@ func (r *registration) as(_ context.Context, req *http.Request) error {
 func (a *agent) beat(ctx context.Context, r *registration, draining bool) (client.Heartbeat, error) {
 	ctx, cancel := context.WithTimeout(ctx, max(r.every, minBeatLimit))
 	defer cancel()
-	h, err := answer[client.Heartbeat](a.API.HeartbeatResource(ctx, r.id, client.HeartbeatRequest{Draining: draining}, r.as))
+	h, err := answer[client.Heartbeat](func() (*http.Response, error) {
+		return a.API.HeartbeatResource(ctx, r.id, client.HeartbeatRequest{Draining: draining}, r.as)
+	})
 	if err == nil {
 		r.every = interval(h.HeartbeatSeconds)
 	}
@@ -136,7 +141,7 @@ func (a *agent) leave(ctx context.Context, r *registration) {
 	defer cancel()
 	pause := backoff{first: a.pause / 4, most: maxAway}
 	for try := 1; ; try++ {
-		_, err := answer[client.Resource](a.API.StopResource(ctx, r.id, r.as))
+		_, err := answer[client.Resource](func() (*http.Response, error) { return a.API.StopResource(ctx, r.id, r.as) })
 		no, is := refused(err)
 		switch {
 		case err == nil:

@@ -19,11 +19,10 @@ func (s *Service) addresses(listen string) (*static.Addresses, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the list of what may register: %w", err)
 	}
-	database, err := databaseAddresses(s.cfg.DatabaseURL)
-	if err != nil {
+	if a.Own, err = databaseAddresses(s.cfg.DatabaseURL); err != nil {
 		return nil, err
 	}
-	a.Own = append(database, listen)
+	a.Own = append(a.Own, listen)
 	a.Loopback = func(ctx context.Context) (bool, error) {
 		if !s.Open {
 			return false, nil
