@@ -9,7 +9,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill"
 	wsql "github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jmoiron/sqlx"
@@ -98,9 +97,8 @@ func followOnce(ctx context.Context, db *sqlx.DB, bus *Bus, logger *slog.Logger,
 	// Stopped by cancelling, never by closing subscribers: Close would commit half of what the library has open.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// The library tells of its routine at level info; to us that is debug.
-	quiet := watermill.NewSlogLoggerWithLevelMapping(logger, map[slog.Level]slog.Level{slog.LevelInfo: slog.LevelDebug})
-	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: closeTimeout}, quiet)
+	library := newQuiet(logger, ctx.Done())
+	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: closeTimeout}, library)
 	if err != nil {
 		return fmt.Errorf("make a router for the followers: %w", err)
 	}
@@ -120,7 +118,7 @@ func followOnce(ctx context.Context, db *sqlx.DB, bus *Bus, logger *slog.Logger,
 			ConsumerGroup: f.Name, SchemaAdapter: topic{run: f.Run}, OffsetsAdapter: checkpoints{generation: f.Generation},
 			BackoffManager: &waker{wake: wake, stop: ctx.Done(), logger: log},
 			AckDeadline:    &deadline, ResendInterval: resendInterval,
-		}, quiet)
+		}, library)
 		if err != nil {
 			return fmt.Errorf("subscribe follower %s: %w", f.Name, err)
 		}

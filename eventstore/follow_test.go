@@ -1,10 +1,12 @@
 package eventstore_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
@@ -166,8 +168,10 @@ func TestTwoReplicasWithTheSameRunCountItOnce(t *testing.T) {
 	})
 	f.OnPause = func(reason string) { t.Errorf("paused: %s", reason) }
 	bus := eventstore.NewBus(db, "", nil)
-	a, b := follow(t, db, bus, f), follow(t, db, bus, f)
+	a := follow(t, db, bus, f)
 	<-entered
+	// The second starts while the first holds the checkpoint's row, and must not wait for it.
+	b := follow(t, db, bus, f)
 	db.MustExec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_try_advisory_xact_lock%' AND pid <> pg_backend_pid()`)
 	eventually(t, "the other replica has the same run", func() bool {
 		return count(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'UPDATE checkpoints%'`) > 0
@@ -210,4 +214,30 @@ func TestAFollowerPausesWhenTheLogLostItsEnd(t *testing.T) {
 	db.MustExec(`INSERT INTO checkpoints (follower, generation, position) VALUES ('copier', 1, 5)`)
 	defer follow(t, db, eventstore.NewBus(db, "", nil), copier(t, db, nil))()
 	eventually(t, "the follower pauses", func() bool { return checkpoint(t, db).Status == "paused" })
+}
+
+// The end of the service is no error: nobody is to be woken by its log.
+func TestStoppingFollowersIsNotLoggedAsAnError(t *testing.T) {
+	log, db := open(t)
+	appendEvents(t, log, 1)
+	var said bytes.Buffer
+	entered := make(chan struct{}, 1)
+	f := eventstore.Follower{Name: "busy", Apply: func(ctx context.Context, _ *sql.Tx, _ []eventstore.Event) error {
+		entered <- struct{}{}
+		<-ctx.Done()
+		return errors.New("canceling statement due to user request") // what a server says of it
+	}}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	logger := slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	go func() { done <- eventstore.Follow(ctx, db, eventstore.NewBus(db, "", nil), logger, f) }()
+	<-entered
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("follow: %v", err)
+	}
+	if said.Len() > 0 {
+		t.Errorf("at the end it logged\n%s", said.String())
+	}
 }

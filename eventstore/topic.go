@@ -90,8 +90,12 @@ func (c checkpoints) NextOffsetQuery(_, follower string) wsql.Query {
 WHERE follower = $1 AND generation = $2 AND status = 'running' AND pg_try_advisory_xact_lock(hashtextextended('follower:' || follower || ':' || generation, 0))`}
 }
 
+// BeforeSubscribingQueries looks before it inserts: ON CONFLICT alone waits for
+// whoever is moving the checkpoint, so that a replica could not start while
+// another applies a run.
 func (c checkpoints) BeforeSubscribingQueries(_, follower string) []wsql.Query {
-	return []wsql.Query{{Query: `INSERT INTO checkpoints (follower, generation) VALUES ($1, $2) ON CONFLICT DO NOTHING`, Args: []any{follower, c.generation}}}
+	return []wsql.Query{{Args: []any{follower, c.generation}, Query: `INSERT INTO checkpoints (follower, generation)
+SELECT $1, $2 WHERE NOT EXISTS (SELECT FROM checkpoints WHERE follower = $1 AND generation = $2) ON CONFLICT DO NOTHING`}}
 }
 
 // run is a message, decoded.
@@ -142,6 +146,32 @@ func decodeRun(m *message.Message) (run, error) {
 		return r, &HoleError{After: last, Next: head + 1}
 	}
 	return r, nil
+}
+
+// quiet is the library's logger. Its routine, at level info, is debug to us, and
+// so is what fails because the followers are being stopped: the library calls
+// each transaction that ends with its context an error.
+type quiet struct {
+	watermill.LoggerAdapter
+	stop <-chan struct{} // closed when the followers are to stop
+}
+
+func newQuiet(logger *slog.Logger, stop <-chan struct{}) quiet {
+	levels := map[slog.Level]slog.Level{slog.LevelInfo: slog.LevelDebug}
+	return quiet{watermill.NewSlogLoggerWithLevelMapping(logger, levels), stop}
+}
+
+func (q quiet) Error(msg string, err error, fields watermill.LogFields) {
+	select {
+	case <-q.stop:
+		q.Debug(msg, fields.Add(watermill.LogFields{"error": err}))
+	default:
+		q.LoggerAdapter.Error(msg, err, fields)
+	}
+}
+
+func (q quiet) With(fields watermill.LogFields) watermill.LoggerAdapter {
+	return quiet{q.LoggerAdapter.With(fields), q.stop}
 }
 
 // waker is the BackoffManager, the one place where watermill-sql can be made
