@@ -109,7 +109,7 @@ func endReason(j *job, status int, dir string) string {
 	case "OUT_OF_MEMORY":
 		return job + " used more memory than it had asked for"
 	}
-	ws := syscall.WaitStatus(status) //nolint:gosec // -1 is handled first
+	ws := syscall.WaitStatus(status)
 	switch {
 	case status < 0:
 		return fmt.Sprintf("%s ended as %s; its exit status is not known", job, j.state)

@@ -103,7 +103,7 @@ func siteOf(t *testing.T, c *slurmtest.Cluster) slurm.Site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return slurm.Site{Name: "here", Directory: dir, NodeAddress: "127.0.0.1", SlurmConf: c.Conf, Timeout: domain.Duration(10 * time.Second)}
+	return slurm.Site{Name: "here", Directory: dir, NodeAddress: "127.0.0.1", SlurmConf: c.Conf, FirstPort: c.FirstPort, LastPort: c.LastPort, Timeout: domain.Duration(10 * time.Second)}
 }
 
 func options(sites ...slurm.Site) slurm.Options {

@@ -63,7 +63,7 @@ var devices = [GPUsPerNode]string{"/dev/null", "/dev/zero"}
 
 // configure writes the key and the settings.
 func (c *Cluster) configure() error {
-	if err := os.Chmod(c.Dir, 0o755); err != nil { //nolint:gosec // jobs of other users must see it
+	if err := os.Chmod(c.Dir, 0o755); err != nil { // jobs of other users must see it
 		return fmt.Errorf("open directory of the cluster: %w", err)
 	}
 	for _, d := range []string{"munge", "state"} {

@@ -64,7 +64,7 @@ func (c *Cluster) daemon(name string, args ...string) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(path, args...) //nolint:noctx // it outlives the call; Stop ends it
+	cmd := exec.Command(path, args...) // it outlives the call; Stop ends it
 	cmd.Env = c.Env()
 	if err := c.starter.start(cmd); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
@@ -148,7 +148,7 @@ func (c *Cluster) KillNode(node string) { c.slurmds[node].kill() }
 
 // StartNode starts a node's slurmd. It does not wait for the node to be idle.
 func (c *Cluster) StartNode(node string) (err error) {
-	if err := os.MkdirAll(c.path("spool-"+node), 0o755); err != nil { //nolint:gosec // slurmd wants it so
+	if err := os.MkdirAll(c.path("spool-"+node), 0o755); err != nil { // slurmd wants it so
 		return fmt.Errorf("make spool directory: %w", err)
 	}
 	c.slurmds[node], err = c.daemon("slurmd", "-D", "-N", node)

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -35,6 +36,15 @@ const (
 // Patience bounds every wait of this package.
 const patience = 30 * time.Second
 
+const (
+	lowestPort      = 20_000
+	portsPerCluster = 250
+	portRanges      = 40
+)
+
+// started counts the clusters of this process.
+var started atomic.Int64
+
 // Cluster is a running cluster. Its methods are not for concurrent use.
 type Cluster struct {
 	// Dir holds all of it; removed by Stop.
@@ -43,6 +53,9 @@ type Cluster struct {
 	Conf string
 	// Nodes are the names of its nodes.
 	Nodes []string
+	// FirstPort and LastPort bound the ports that its jobs may take. Clusters on one machine count
+	// their jobs alike: without ranges of their own two jobs would look for a port at the same place at once.
+	FirstPort, LastPort int
 
 	starter *starter
 	munged  *daemon
@@ -96,6 +109,8 @@ func Start(nodes int) (_ *Cluster, err error) {
 			err = errors.Join(err, c.Stop())
 		}
 	}()
+	c.FirstPort = lowestPort + portsPerCluster*int((int64(os.Getpid())*7+started.Add(1))%portRanges)
+	c.LastPort = c.FirstPort + portsPerCluster - 1
 	for i := range nodes {
 		c.Nodes = append(c.Nodes, fmt.Sprintf("n%d", i+1))
 	}
@@ -113,10 +128,11 @@ func Start(nodes int) (_ *Cluster, err error) {
 			return nil, err
 		}
 	}
-	return c, c.await("all nodes are idle", func() bool {
+	err = c.await("all nodes are idle", func() bool {
 		out, err := c.Run("sinfo", "-h", "-N", "-p", "main", "-o", "%t")
 		return err == nil && strings.Count(out, "idle\n") == nodes
 	})
+	return c, err
 }
 
 // Env is the environment in which Slurm's commands reach this cluster.
