@@ -1,0 +1,88 @@
+package pool
+
+import (
+	"slices"
+
+	"github.com/rendering-resource-manager/rrm/domain"
+)
+
+func (s *State) evolveJob(r Recorded) {
+	switch e := r.Event.(type) {
+	case JobSubmitted:
+		n := &Job{
+			ID: e.Job, Seq: r.Position, Renderer: rendererOf(r.Stream), Model: e.Model, Kind: e.Kind, Spec: e.Spec, Owner: e.Owner,
+			Priority: e.Priority, Deadline: e.Deadline, After: e.After, Pending: e.Pending, MaxAttempts: e.MaxAttempts, TimeoutSeconds: e.TimeoutSeconds,
+			CallbackURL: e.CallbackURL, State: JobStateWaiting, StateSince: r.At, SubmittedAt: r.At,
+		}
+		s.put(n)
+	case JobUnblocked:
+		s.changeJob(e.Job, func(x *Job) {
+			x.Pending = slices.DeleteFunc(slices.Clone(x.Pending), func(id domain.JobID) bool { return id == e.By })
+		})
+	case JobQueued:
+		s.changeJob(e.Job, func(x *Job) {
+			x.enter(JobStateQueued, r.At)
+			x.QueuedAt = &r.At
+		})
+	case JobAssigned:
+		s.take(r, e.Resource, User{UserJob, string(e.Job), e.Model, r.At}, e.Warm)
+		s.changeJob(e.Job, func(x *Job) {
+			x.enter(JobStateAssigned, r.At)
+			x.Resource, x.Warm, x.Attempts, x.AssignedAt, x.Decision = e.Resource, e.Warm, e.Attempt, &r.At, r.Position
+			x.NotBefore, x.Code, x.Reason = nil, "", e.Decision.Reason
+		})
+	case JobStarted:
+		s.changeJob(e.Job, func(x *Job) {
+			x.enter(JobStateRunning, r.At)
+			x.StartedAt = &r.At
+		})
+	default:
+		s.evolveJobEnd(r)
+	}
+}
+
+func (s *State) evolveJobEnd(r Recorded) {
+	var id domain.JobID
+	var change func(*Job)
+	switch e := r.Event.(type) {
+	case JobSucceeded:
+		id, change = e.Job, func(x *Job) {
+			x.end(JobStateSucceeded, r.At, "", "")
+			x.Result = &Result{ContentType: e.ContentType, Bytes: e.Bytes}
+		}
+		if j := s.jobs[id]; j != nil && j.StartedAt != nil { // else nobody knows how long it ran
+			s.learnJob(r, j.Model, e.Seconds)
+		}
+	case JobRetried:
+		id, change = e.Job, func(x *Job) {
+			x.enter(JobStateQueued, r.At)
+			x.Code, x.Reason, x.QueuedAt = e.Code, e.Reason, &r.At
+			x.Resource, x.AssignedAt, x.StartedAt, x.NotBefore = "", nil, nil, &e.NotBefore
+			if e.Class == ClassInterrupted {
+				x.Attempts = max(0, x.Attempts-1)
+			}
+		}
+	case JobFailed:
+		id, change = e.Job, func(x *Job) { x.end(JobStateFailed, r.At, e.Code, e.Reason) }
+	case JobCancelled:
+		id, change = e.Job, func(x *Job) { x.end(JobStateCancelled, r.At, "cancelled", e.Reason) }
+	}
+	if before := s.jobs[id]; before != nil {
+		if before.Holding() {
+			s.leave(before.Resource, UserJob, string(id), r.At)
+		}
+		s.changeJob(id, change)
+	}
+}
+
+func (s *State) learnJob(r Recorded, m domain.ModelKey, took float64) {
+	renderer := rendererOf(r.Stream)
+	s.changeModel(renderer, m, r.Position, func(x *Model) {
+		x.JobSeconds = learn(x.JobSeconds, x.Jobs, took)
+		x.Jobs++
+	})
+	s.changePool(renderer, func(p *Pool) {
+		p.JobSeconds = learn(p.JobSeconds, p.Jobs, took)
+		p.Jobs++
+	})
+}

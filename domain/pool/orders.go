@@ -1,0 +1,173 @@
+package pool
+
+import (
+	"cmp"
+	"slices"
+)
+
+func bySeq[E interface{ seq() int64 }](a, b E) int { return cmp.Compare(a.seq(), b.seq()) }
+
+func (r *Resource) seq() int64 { return r.Seq }
+func (s *Session) seq() int64  { return s.Seq }
+func (j *Job) seq() int64      { return j.Seq }
+
+// byPriority orders the queue of jobs: higher priority first, then age.
+func byPriority(a, b *Job) int {
+	return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Seq, b.Seq))
+}
+
+// insert and without keep a slice in order; an element equal in order is replaced.
+func insert[E any](list []E, e E, order func(a, b E) int) []E {
+	i, found := slices.BinarySearchFunc(list, e, order)
+	if found {
+		list[i] = e
+		return list
+	}
+	return slices.Insert(list, i, e)
+}
+
+func without[E any](list []E, e E, order func(a, b E) int) []E {
+	i, found := slices.BinarySearchFunc(list, e, order)
+	switch {
+	case !found:
+		return list
+	case i < len(list)/2: // most leave near the front of a long queue: move what is before, not what is after
+		copy(list[1:i+1], list[:i])
+		var none E
+		list[0] = none
+		return list[1:]
+	}
+	return slices.Delete(list, i, i+1)
+}
+
+// place takes an entity into the maps and orders, in place of what had its key.
+func (s *State) place(entity any) {
+	switch e := entity.(type) {
+	case *Service:
+		s.service = e
+	case *Pool:
+		s.of(e.Settings.ID).pool = e
+	case *Model:
+		s.models[modelID(e.Renderer, e.Model)] = e
+	case *Resource:
+		before := s.resources[e.ID]
+		s.resources[e.ID] = e
+		p := s.of(e.Renderer)
+		p.countCopies(before, -1)
+		p.countCopies(e, 1)
+		if e.Ended {
+			p.resources = without(p.resources, e, bySeq)
+			s.end(keyOf(e), before != nil && before.Ended)
+		} else {
+			p.resources = insert(p.resources, e, bySeq)
+		}
+	case *Session:
+		s.placeSession(e)
+	case *Job:
+		s.placeJob(e)
+	}
+}
+
+// countCopies keeps count of the slots that jobs hold and so will free.
+func (p *poolState) countCopies(r *Resource, by int) {
+	if r == nil || r.State != ResourceStateReady {
+		return
+	}
+	for _, u := range r.Users {
+		if u.Kind != UserJob {
+			continue
+		}
+		if p.copies[u.Model] += by; p.copies[u.Model] == 0 {
+			delete(p.copies, u.Model)
+		}
+	}
+}
+
+// end puts what has ended in line to be forgotten, once.
+func (s *State) end(k Key, already bool) {
+	if !already {
+		s.ended = append(s.ended, k)
+	}
+}
+
+func (s *State) placeSession(e *Session) {
+	before := s.sessions[e.ID]
+	s.sessions[e.ID] = e
+	p := s.of(e.Renderer)
+	if e.Waiting() {
+		p.waiting = insert(p.waiting, e, bySeq)
+	} else {
+		p.waiting = without(p.waiting, e, bySeq)
+	}
+	if e.Holding() {
+		p.holding = insert(p.holding, e, bySeq)
+	} else {
+		p.holding = without(p.holding, e, bySeq)
+	}
+	if e.Ended {
+		s.end(keyOf(e), before != nil && before.Ended)
+	}
+}
+
+func (s *State) placeJob(e *Job) {
+	before := s.jobs[e.ID]
+	s.jobs[e.ID] = e
+	p := s.of(e.Renderer)
+	if e.State == JobStateQueued {
+		p.queue = insert(p.queue, e, byPriority)
+	} else {
+		p.queue = without(p.queue, e, byPriority)
+	}
+	if before != nil {
+		s.unlink(before)
+	}
+	if e.State == JobStateWaiting {
+		p.blocked = insert(p.blocked, e, bySeq)
+		for _, after := range e.Pending {
+			s.dependents[after] = insert(s.dependents[after], e, bySeq)
+		}
+	}
+	if e.Ended {
+		s.end(keyOf(e), before != nil && before.Ended)
+	}
+}
+
+// unlink takes a waiting job out of the orders of those that wait for others.
+func (s *State) unlink(j *Job) {
+	if j.State != JobStateWaiting {
+		return
+	}
+	p := s.of(j.Renderer)
+	p.blocked = without(p.blocked, j, bySeq)
+	for _, after := range j.Pending {
+		left := without(s.dependents[after], j, bySeq)
+		if len(left) == 0 {
+			delete(s.dependents, after)
+		} else {
+			s.dependents[after] = left
+		}
+	}
+}
+
+func (s *State) remove(k Key) {
+	switch e := s.get(k).(type) {
+	case *Pool:
+		s.pools[e.Settings.ID].pool = nil
+	case *Model:
+		delete(s.models, k.ID)
+	case *Resource:
+		p := s.of(e.Renderer)
+		p.countCopies(e, -1)
+		p.resources = without(p.resources, e, bySeq)
+		delete(s.resources, e.ID)
+	case *Session:
+		p := s.of(e.Renderer)
+		p.waiting, p.holding = without(p.waiting, e, bySeq), without(p.holding, e, bySeq)
+		delete(s.sessions, e.ID)
+	case *Job:
+		p := s.of(e.Renderer)
+		p.queue = without(p.queue, e, byPriority)
+		s.unlink(e)
+		delete(s.jobs, e.ID)
+	}
+}
