@@ -122,6 +122,13 @@ func (l *Launcher) listen(ids []domain.ResourceID, ages map[domain.ResourceID]ti
 	return silences
 }
 
+// silence is for how long a resource could have been heard and was not, as far as is known.
+func (l *Launcher) silence(id domain.ResourceID) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.silences[id]
+}
+
 // List is empty: there is nothing that could be here and not in the log.
 func (l *Launcher) List(context.Context) ([]domain.Launched, error) { return nil, nil }
 
@@ -136,7 +143,7 @@ func (l *Launcher) Stop(ctx context.Context, r domain.Launched, _ bool) error {
 	defer cancel()
 	look := time.NewTicker(max(l.every/20, 10*time.Millisecond))
 	defer look.Stop()
-	begun := l.now()
+	deaf := l.now().Add(-l.silence(r.Resource)) // before that it may have spoken and nobody heard
 	for {
 		ages, err := l.heartbeats.Ages(ctx, []domain.ResourceID{r.Resource})
 		age, there := ages[r.Resource]
@@ -145,8 +152,8 @@ func (l *Launcher) Stop(ctx context.Context, r domain.Launched, _ bool) error {
 			return fmt.Errorf("stop resource %s: %w", r.Resource, err)
 		case err == nil && !there:
 			return nil
-		case err == nil && min(age, l.now().Sub(begun)) > l.patience():
-			return nil // it could have said something since we look, and did not
+		case err == nil && min(age, l.now().Sub(deaf)) > l.patience():
+			return nil
 		}
 		select {
 		case <-ctx.Done():

@@ -225,6 +225,18 @@ func TestStop(t *testing.T) {
 		t.Errorf("stop of one that is silent: %v after %s; it had no chance to be heard", err, time.Since(begin))
 	}
 
+	// What was silent already before the stop is not waited for anew.
+	m.beat("b")
+	look(t, l, "b")
+	l.mu.Lock()
+	l.silences["b"] = time.Minute
+	l.mu.Unlock()
+	m.pass(time.Minute)
+	begin = time.Now()
+	if err := l.Stop(t.Context(), domain.Launched{Resource: "b"}, false); err != nil || time.Since(begin) > 250*time.Millisecond {
+		t.Errorf("stop of one that was silent before: %v after %s", err, time.Since(begin))
+	}
+
 	m.beat("a")
 	l.stopWait = 300 * time.Millisecond
 	if err := l.Stop(t.Context(), r, false); err == nil || !strings.Contains(err.Error(), "did not end it") {
