@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -72,7 +71,6 @@ const (
 
 // Do sends the request. An error of the connection is an *unreachable.
 func (d *doer) Do(req *http.Request) (*http.Response, error) {
-	dropEmpty(req.URL)
 	for try := 1; ; try++ {
 		res, err := d.client.Do(req)
 		if err == nil {
@@ -95,16 +93,6 @@ func (d *doer) Do(req *http.Request) (*http.Response, error) {
 			}
 		}
 	}
-}
-
-// dropEmpty takes parameters without a value out of a query: the generated
-// client sends those that were left out too, and the service refuses them.
-func dropEmpty(u *url.URL) {
-	if u.RawQuery == "" {
-		return
-	}
-	given := slices.DeleteFunc(strings.Split(u.RawQuery, "&"), func(kv string) bool { return strings.HasSuffix(kv, "=") })
-	u.RawQuery = strings.Join(given, "&")
 }
 
 func repeatable(req *http.Request, err error) bool {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -20,7 +21,8 @@ const BasePath = "/rendering-resource-manager/v2"
 // New makes a client of the service at server, such as "http://127.0.0.1:8383"
 // (a path in front of the base path is kept; the base path itself may be
 // given). An empty token sends none. A nil doer is http.DefaultClient, which
-// has no time limit: streams need that, and contexts bound the rest.
+// has no time limit: streams need that, and contexts bound the rest. Query
+// parameters that were left out are not sent.
 func New(server, token string, doer HttpRequestDoer) (*ClientWithResponses, error) {
 	u, err := url.Parse(server)
 	if err != nil {
@@ -31,7 +33,7 @@ func New(server, token string, doer HttpRequestDoer) (*ClientWithResponses, erro
 	}
 	u.RawQuery, u.Fragment = "", ""
 	u.Path = strings.TrimSuffix(strings.TrimSuffix(u.Path, "/"), BasePath) + BasePath
-	opts := []ClientOption{}
+	opts := []ClientOption{WithRequestEditorFn(parametersGiven)}
 	if doer != nil {
 		opts = append(opts, WithHTTPClient(doer))
 	}
@@ -42,6 +44,22 @@ func New(server, token string, doer HttpRequestDoer) (*ClientWithResponses, erro
 		}))
 	}
 	return NewClientWithResponses(u.String(), opts...)
+}
+
+// parametersGiven takes parameters that nobody gave out of the query. The
+// generated calls send them too, as "subject=" and "limit=0", and the service
+// refuses both. No parameter means anything by an empty value, and no bound by
+// 0; "after=0" stays, because it is the beginning of the log.
+func parametersGiven(_ context.Context, req *http.Request) error {
+	if req.URL.RawQuery == "" {
+		return nil
+	}
+	given := slices.DeleteFunc(strings.Split(req.URL.RawQuery, "&"), func(kv string) bool {
+		_, value, _ := strings.Cut(kv, "=")
+		return value == "" || kv == "limit=0" || kv == "tail=0"
+	})
+	req.URL.RawQuery = strings.Join(given, "&")
+	return nil
 }
 
 // Error is an answer that is not 2xx.

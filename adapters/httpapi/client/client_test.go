@@ -46,6 +46,37 @@ func TestBasePathAndToken(t *testing.T) {
 	}
 }
 
+// The service refuses parameters that are empty, and bounds of 0.
+func TestOnlyGivenParametersAreSent(t *testing.T) {
+	asked := make(chan string, 1)
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.URL.RawQuery }))
+	defer s.Close()
+	c, err := client.New(s.URL, "secret", s.Client())
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := int64(0)
+	for want, call := range map[string]func() (*http.Response, error){
+		"after=0": func() (*http.Response, error) { return c.ListEvents(t.Context(), &client.ListEventsParams{}) },
+		"after=7&subject=session%3Aa%3D&limit=10": func() (*http.Response, error) {
+			return c.ListEvents(t.Context(), &client.ListEventsParams{After: 7, Subject: "session:a=", Limit: 10})
+		},
+		"after=0&type=job.done": func() (*http.Response, error) {
+			return c.StreamEvents(t.Context(), &client.StreamEventsParams{After: &begin, Type: "job.done"})
+		},
+		"": func() (*http.Response, error) { return c.ListSessions(t.Context(), &client.ListSessionsParams{}) },
+	} {
+		res, err := call()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if got := <-asked; got != want {
+			t.Errorf("asked for %q, want %q", got, want)
+		}
+	}
+}
+
 func TestFailure(t *testing.T) {
 	res := func(status int) *http.Response {
 		return &http.Response{StatusCode: status, Status: http.StatusText(status)}
