@@ -159,11 +159,14 @@ func TestServerComesBackAfterItsProcessIsKilled(t *testing.T) {
 	var n int
 	until(t, "it answers again", func() bool { return s.Restarts() > 0 && db.QueryRow(`SELECT n FROM kept`).Scan(&n) == nil })
 	t.Logf("back after %v", time.Since(killed))
-	if time.Since(killed) > 4*time.Second {
-		t.Errorf("it took %v to come back", time.Since(killed))
+	// About 1 s, or 5 s on a machine with ten times too much to do, where it may
+	// also take a second try. Waiting for the busy backend would take minutes, or
+	// 30 s until it is given up.
+	if took := time.Since(killed); took > 15*time.Second {
+		t.Errorf("it took %v and %d restarts to come back", took, s.Restarts())
 	}
-	if n != 1 || s.Restarts() != 1 {
-		t.Errorf("row %d, %d restarts", n, s.Restarts())
+	if n != 1 {
+		t.Errorf("the row is %d, want 1", n)
 	}
 	if err := <-busy; err == nil {
 		t.Error("the busy backend outlived its server")
