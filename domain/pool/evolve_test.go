@@ -12,10 +12,10 @@ import (
 // what is learned must come out of the log as it was learned.
 func TestTimesAreThoseOfTheLog(t *testing.T) {
 	w := given(t, demo(size(1, 1)))
-	w.now = time.Now().In(time.FixedZone("somewhere", 3600))
+	w.now = time.Now().In(time.FixedZone("somewhere", 3600)) //nolint:forbidigo // the test is about the clock of the machine
 	w.up()
 	w.do(book("s1", "A"))
-	w.now = time.Now()
+	w.now = time.Now() //nolint:forbidigo // the same
 	w.do(release("s1"))
 	for _, e := range w.events {
 		if e.At != e.At.Round(0) || e.At.Location() != time.UTC {

@@ -158,7 +158,7 @@ func TestStreams(t *testing.T) {
 	}
 }
 
-func get(t *testing.T, ctx context.Context, url string, header ...string) *http.Response { //nolint:revive // t goes first in tests
+func get(t *testing.T, ctx context.Context, url string, header ...string) *http.Response {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -179,7 +179,7 @@ func get(t *testing.T, ctx context.Context, url string, header ...string) *http.
 }
 
 // eventIDs reads a stream of events to its end.
-func eventIDs(t *testing.T, ctx context.Context, url, after string) []string { //nolint:revive // t goes first in tests
+func eventIDs(t *testing.T, ctx context.Context, url, after string) []string {
 	t.Helper()
 	var header []string
 	if after != "" {

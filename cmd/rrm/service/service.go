@@ -107,7 +107,10 @@ func Start(ctx context.Context, cfg Config) (_ *Service, err error) {
 			return nil, err
 		}
 	}
-	return s, s.startHTTP(ctx, run)
+	if err := s.startHTTP(ctx, run); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // openStore connects to Postgres, its own if none was named, and brings the schema up to date.
