@@ -247,7 +247,12 @@ func (l *load) check(t *testing.T, c *child) {
 		t.Errorf("only %d bookings were acknowledged: too little to prove anything", len(l.booked))
 	}
 	for id, key := range l.booked {
-		status, _, d := c.call("GET", base+"/sessions/"+id, nil)
+		var status int
+		var d doc
+		eventually(t, 20*time.Second, "the store answers", func() bool { // a killed Postgres may not have been missed yet
+			status, _, d = c.call("GET", base+"/sessions/"+id, nil)
+			return status != 503
+		})
 		if status != 200 {
 			t.Errorf("session %s (%s) was acknowledged and is lost: %d", id, key, status)
 		} else if l.released[id] && d["state"] != "released" {
