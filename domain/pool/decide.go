@@ -36,8 +36,8 @@ type decider struct {
 // A refusal changes nothing, but may come with the event that records it.
 // "Already so" is no events and no error.
 func (s *State) Decide(head int64, g Given) ([]Recorded, error) {
-	// Without its monotonic part, which the log does not hold: what is learned from times must come out the same from there.
-	d := &decider{s: s, id: g.ID, at: g.At.UTC().Round(0), head: head}
+	// UTC drops the monotonic part, which the log does not hold: what is learned from times must come out the same from there.
+	d := &decider{s: s, id: g.ID, at: g.At.UTC(), head: head}
 	err := d.command(cleaned(g.Command))
 	if err != nil && len(d.out) == 0 {
 		return nil, err

@@ -80,6 +80,13 @@ func TestALoadUnderWayIsJoined(t *testing.T) {
 	w.silent(pool.ReportModelLoaded{Resource: w.r(1), Model: "A", Seconds: 99})
 }
 
+func TestALoadMakesReadyOnlyThoseWhoWaitForIt(t *testing.T) {
+	w := given(t, demo(size(1, 1), slots(2), models(2, 0))).up()
+	w.do(book("s1", "A"), book("s2", "B"))
+	w.when(pool.ReportModelLoaded{Resource: w.r(1), Model: "B", Seconds: 3}, "model.loaded r1 B", "session.ready s2 r1")
+	w.when(pool.ReportModelFailed{Resource: w.r(1), Model: "A", Code: "model_invalid"}, "model.failed r1 A model_invalid", "session.failed s1 model_invalid")
+}
+
 func TestTheCheapestUnusedModelIsEvicted(t *testing.T) {
 	w := given(t, demo(size(1, 1), slots(2), models(3, 0))).up()
 	w.warm(1, "A", 1)
