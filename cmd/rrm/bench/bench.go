@@ -182,8 +182,11 @@ func pgbench(ctx context.Context, server *postgres.Server, dir string, n int, d 
 		"-T", strconv.Itoa(max(1, int(d.Seconds()))), "-l", "--log-prefix", filepath.Join(logs, "l"), "-f", script, server.DSN())
 	out, err := cmd.CombinedOutput()
 	m := tps.FindSubmatch(out)
-	if err != nil || m == nil {
+	if err != nil {
 		return Row{}, fmt.Errorf("run pgbench: %w\n%s", err, out)
+	}
+	if m == nil {
+		return Row{}, fmt.Errorf("pgbench did nothing within %s; give it more time with --duration\n%s", d, out)
 	}
 	r := Row{What: "pgbench", Clients: n}
 	r.PerSecond, _ = strconv.ParseFloat(string(m[1]), 64)
