@@ -145,7 +145,9 @@ func TestJobStartedASecondTimeByAControllerThatForgot(t *testing.T) {
 	must(t, c.RestoreState())
 	must(t, c.StartController())
 	resume()
-	if o := gone(t, l, r); !strings.Contains(o.Reason, "a second time") {
+	// Either the second start ends by itself, or Slurm, whose controller does not
+	// expect the first run on its node, ends that one and takes its status for the job's.
+	if o := gone(t, l, r); !strings.Contains(o.Reason, "a second time") && o.Reason != "exit status 1" {
 		t.Errorf("the reason is %q", o.Reason)
 	}
 	eventually(t, 20*time.Second, "the first process ends", func() (bool, string) {
