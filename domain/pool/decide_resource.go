@@ -85,9 +85,11 @@ func (d *decider) register(c RegisterResource) error {
 	if d.s.resources[c.Resource] != nil {
 		return domain.Conflict("resource_exists", "there is a resource %q already", c.Resource)
 	}
-	for _, r := range d.s.of(c.Renderer).resources {
-		if r.Address == c.Address {
-			return domain.Conflict("address_in_use", "resource %q is registered at %s already", r.ID, c.Address)
+	for _, id := range d.s.Pools() { // of other renderers too: nobody may pose as their resources
+		for _, r := range d.s.of(id).resources {
+			if r.Address == c.Address {
+				return domain.Conflict("address_in_use", "there is a resource %q at %s already", r.ID, c.Address)
+			}
 		}
 	}
 	if c.Resource == "" {

@@ -98,6 +98,10 @@ func TestAResourceRegistersItself(t *testing.T) {
 	here.Address, here.Slots = "10.0.0.8:9000", 1025
 	w.refused(here, domain.KindInvalid, "invalid")
 	w.do(pool.ConfigureRenderer{Renderer: func() domain.Renderer { r := demo(); r.ID = "other"; return r }()})
+	second := set
+	second.ID = "second"
+	w.do(pool.ConfigureRenderer{Renderer: second})
+	w.refused(pool.RegisterResource{Renderer: "second", Address: "10.0.0.7:9000"}, domain.KindConflict, "address_in_use")
 	here.Renderer, here.Slots = "other", 1
 	w.refused(here, domain.KindConflict, "not_static")
 }
