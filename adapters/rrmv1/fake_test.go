@@ -34,7 +34,6 @@ type world struct {
 	renewals  []domain.SessionID
 	booked    []pool.ScheduleSession
 	actors    []domain.Actor
-	passedOn  []string // credentials
 
 	forwarded []forwarded
 	answer    func(w http.ResponseWriter, r *http.Request, fail func(int, string, string)) // of the renderer

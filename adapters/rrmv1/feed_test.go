@@ -173,3 +173,30 @@ func TestAnAddressInFrontIsInTheURI(t *testing.T) {
 		t.Errorf("the stream is at %v", uri)
 	}
 }
+
+func TestWhatIsForwardedEndsWhenTheSessionEndsOrMoves(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]int{"ends": 404, "moves": 400} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, c, s, _ := ready(t, nil)
+			begun := make(chan struct{})
+			w.answer = func(_ http.ResponseWriter, r *http.Request, fail func(int, string, string)) {
+				close(begun)
+				<-r.Context().Done() // it says nothing, and nothing flows
+				fail(502, "renderer_unreachable", "given up")
+			}
+			go func() {
+				<-begun
+				if name == "ends" {
+					w.put(s, pool.SessionStateExpired)
+					return
+				}
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				w.sessions[s].Address = "10.0.0.8:1"
+			}()
+			c.must(want, "GET", "/session/events", nil)
+		})
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +16,10 @@ import (
 	"github.com/rendering-resource-manager/rrm/adapters/httpapi"
 	"github.com/rendering-resource-manager/rrm/adapters/launch/static"
 	"github.com/rendering-resource-manager/rrm/adapters/postgres"
+	"github.com/rendering-resource-manager/rrm/adapters/rrmv1"
 	"github.com/rendering-resource-manager/rrm/cmd/rrm/service"
+	"github.com/rendering-resource-manager/rrm/domain"
+	"github.com/rendering-resource-manager/rrm/domain/pool"
 )
 
 func (p *program) serveCommand() *cobra.Command {
@@ -51,6 +55,7 @@ func (p *program) serve(cmd *cobra.Command, _ []string) error {
 		CORSOrigins: set.CORSOrigins, Hosts: set.Hosts, CallbackHosts: set.CallbackHosts, MaxResultBytes: set.MaxResultMiB << 20,
 		RegisterAllow: set.RegisterAllow, HeartbeatEvery: set.Heartbeat,
 		SlurmSites: set.SlurmSites, UnicoreSite: set.UnicoreSite,
+		V1:   service.V1{Anonymous: set.V1Anonymous, Dialect: set.V1Dialect, Launcher: set.V1Launcher, Lease: set.V1Lease, Public: set.V1Public},
 		Keep: set.Keep, NoManagers: !set.Managers, Log: log,
 	})
 	if err != nil {
@@ -108,6 +113,21 @@ func (s *serveSettings) checkServe() error {
 	}
 	if s.Keep < time.Minute {
 		return usage("keep is at least 1m, not %s", s.Keep)
+	}
+	return s.checkV1()
+}
+
+func (s *serveSettings) checkV1() error {
+	launchers := []string{domain.LauncherLocal, domain.LauncherSlurm, domain.LauncherUnicore, domain.LauncherStatic}
+	switch {
+	case !slices.Contains([]string{rrmv1.DialectAuto, rrmv1.DialectCookie, rrmv1.DialectSession}, s.V1Dialect):
+		return usage("v1_dialect is auto, cookie or session_id, not %q", s.V1Dialect)
+	case !slices.Contains(launchers, s.V1Launcher):
+		return usage("v1_launcher is one of %q, not %q", launchers, s.V1Launcher)
+	case s.V1Lease < pool.MinLease || s.V1Lease > pool.MaxLease:
+		return usage("v1_lease is from %s to %s, not %s", pool.MinLease, pool.MaxLease, s.V1Lease)
+	case strings.Contains(s.V1Public, "//") || strings.HasPrefix(s.V1Public, "/") || strings.HasSuffix(s.V1Public, "/"):
+		return usage("v1_public is HOST[:PORT][/PREFIX] such as viz.example.org/viz, not %q", s.V1Public)
 	}
 	return nil
 }

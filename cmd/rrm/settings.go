@@ -37,6 +37,11 @@ type serveSettings struct {
 	MaxResultMiB  int64         `mapstructure:"max_result_mib"`
 	SlurmSites    string        `mapstructure:"slurm_sites"`
 	UnicoreSite   string        `mapstructure:"unicore_site"`
+	V1Anonymous   bool          `mapstructure:"v1_anonymous"`
+	V1Dialect     string        `mapstructure:"v1_dialect"`
+	V1Launcher    string        `mapstructure:"v1_launcher"`
+	V1Lease       time.Duration `mapstructure:"v1_lease"`
+	V1Public      string        `mapstructure:"v1_public"`
 	Keep          time.Duration `mapstructure:"keep"`
 	Managers      bool          `mapstructure:"managers"`
 }
@@ -64,6 +69,11 @@ func serveFlags(cmd *cobra.Command) *cobra.Command {
 	f.Duration("heartbeat", 5*time.Second, "how often resources that registered themselves send a heartbeat; after three missed one is lost")
 	f.String("slurm-sites", "", "JSON `FILE` with the clusters of the slurm launcher; docs/slurm.md")
 	f.String("unicore-site", "", "JSON `FILE` with the site of the unicore launcher; docs/unicore.md")
+	f.Bool("v1-anonymous", false, "let clients without a token use version 1 of the API although there are tokens; docs/v1.md")
+	f.String("v1-dialect", "auto", "whose status codes version 1 of the API uses: auto, cookie or session_id")
+	f.String("v1-launcher", "local", "launcher of renderers that are configured through version 1 of the API")
+	f.Duration("v1-lease", 5*time.Minute, "how long a session of version 1 of the API lasts without a look at its status")
+	f.String("v1-public", "", "`HOST[:PORT][/PREFIX]` by which clients of version 1 of the API come in, where a proxy hides it")
 	f.Int64("max-result-mib", 256, "largest result of a job, in MiB")
 	f.Duration("keep", 24*time.Hour, "how long results, and answers to repeated commands, are kept")
 	f.Bool("managers", true, "start, watch and feed renderers; false: serve only, another replica does that")

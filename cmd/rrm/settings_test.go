@@ -89,6 +89,10 @@ func TestWrongSettings(t *testing.T) {
 		{"", "", "--cors-origins=example.org", "cors_origins"},
 		{"", "", "--config=/no/such/file", "there is no file"},
 		{"", "", "--listen=8383", "HOST:PORT"},
+		{"", "", "--v1-dialect=french", "v1_dialect is"},
+		{"", "", "--v1-launcher=rocket", "v1_launcher is"},
+		{"v1_lease: 1ms\n", "", "", "v1_lease is"},
+		{"", "RRM_V1_PUBLIC=https://viz.example.org", "", "v1_public is"},
 	} {
 		t.Run(c.want, func(t *testing.T) {
 			args := strings.Fields(c.flags)
