@@ -46,6 +46,13 @@ func TestEachTestHasItsOwnMigratedDatabase(t *testing.T) {
 	if err := b.Get(&there, `SELECT to_regclass('only_here') IS NOT NULL`); err != nil || there {
 		t.Fatalf("a table of one test is seen by another (error %v)", err)
 	}
+	var first, second string
+	if err := errors.Join(a.Get(&first, `SELECT id FROM installation`), b.Get(&second, `SELECT id FROM installation`)); err != nil {
+		t.Fatal(err)
+	}
+	if first == second || len(first) != 32 {
+		t.Errorf("two databases are the installations %q and %q", first, second)
+	}
 }
 
 func TestDatabasesAreDropped(t *testing.T) {
