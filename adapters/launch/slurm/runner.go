@@ -52,18 +52,23 @@ const (
 )
 
 // bounded keeps the beginning of what a command writes and fails beyond that.
+// The buffer is not embedded: its ReadFrom would pass by Write.
 type bounded struct {
-	bytes.Buffer
+	buf   bytes.Buffer
 	limit int
+	over  bool
 }
+
+func (b *bounded) Bytes() []byte { return b.buf.Bytes() }
 
 var errTooMuch = errors.New("it wrote too much")
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > b.limit {
+	if b.buf.Len()+len(p) > b.limit {
+		b.over = true
 		return 0, errTooMuch
 	}
-	return b.Buffer.Write(p)
+	return b.buf.Write(p)
 }
 
 // localRunner runs commands on this machine.
@@ -123,6 +128,8 @@ func (r *localRunner) run(ctx context.Context, c command) (result, error) {
 	switch {
 	case ctx.Err() != nil:
 		return result{}, fmt.Errorf("%s did not answer within %s: %w", c.name, r.timeout, ctx.Err())
+	case stdout.over || stderr.over:
+		return result{}, fmt.Errorf("run %s: %w", c.name, errTooMuch)
 	case err == nil, errors.As(err, &exit) && exit.Exited():
 		return result{stdout.Bytes(), stderr.Bytes(), cmd.ProcessState.ExitCode()}, nil
 	default:

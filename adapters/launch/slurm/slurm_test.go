@@ -418,3 +418,21 @@ func TestSettings(t *testing.T) {
 		t.Error("a service with a dot was taken")
 	}
 }
+
+// What another rrm has launched since this one looked last is not gone.
+func TestWhatAnotherLaunchedSinceTheLastLookIsNotGone(t *testing.T) {
+	needCluster(t)
+	t.Parallel()
+	opts := options(localSite(t))
+	opts.Every = time.Hour
+	one, other := reopen(t, opts), reopen(t, opts)
+	parked := func(r *domain.Renderer) { r.Queue = "parked" }
+	first := launch(t, one, spec(t, "before", parked))
+	if o := observe(t, other, first); o.State != domain.LaunchPending {
+		t.Fatalf("the first is %s: %s", o.State, o.Reason)
+	}
+	since := launch(t, one, spec(t, "since", parked))
+	if o := observe(t, other, since); o.State != domain.LaunchPending {
+		t.Errorf("what was launched since is %s: %s", o.State, o.Reason)
+	}
+}

@@ -257,6 +257,8 @@ func (r *sshRunner) run(ctx context.Context, c command) (result, error) {
 	_ = session.Close()
 	var exit *ssh.ExitError
 	switch {
+	case stdout.over || stderr.over:
+		return result{}, fmt.Errorf("run %s on %s: %w", c.name, r.host(), errTooMuch)
 	case err == nil:
 		return result{stdout.Bytes(), stderr.Bytes(), 0}, nil
 	case errors.As(err, &exit) && exit.Signal() == "":

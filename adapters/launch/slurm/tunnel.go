@@ -113,7 +113,10 @@ func (t *tunnel) forward(here net.Conn, to string) {
 		defer close(back)
 		_, err := io.Copy(here, there)
 		if err != nil {
-			_ = here.Close() // cut, not ended: whoever reads must not take it for whole
+			if tcp, ok := here.(*net.TCPConn); ok {
+				_ = tcp.SetLinger(0) // cut, not ended: whoever reads must not take it for whole
+			}
+			_ = here.Close()
 			return
 		}
 		closeWrite(here)
