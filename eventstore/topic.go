@@ -185,13 +185,14 @@ type waker struct {
 
 const (
 	followPoll    = time.Second
+	followEvery   = 50 * time.Millisecond // between two runs: each is a commit of its own, beside those of the commands
 	followBackoff = 2 * time.Second // at most, after errors
 )
 
 func (w *waker) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) time.Duration {
 	if err == nil && !noMsg {
 		w.failures = 0
-		return 0
+		return followEvery
 	}
 	wake, pause := w.wake, followPoll
 	if err != nil {

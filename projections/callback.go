@@ -35,7 +35,7 @@ type Callback struct {
 
 // CallbackFollower notes, once for each job that named a callback_url, that its end is to be told.
 func CallbackFollower() eventstore.Follower {
-	return eventstore.Follower{Name: "callbacks", Generation: 1, Apply: noteCallbacks}
+	return eventstore.Follower{Name: "callbacks", Generation: 1, Run: timelineRun, Apply: noteCallbacks}
 }
 
 func noteCallbacks(ctx context.Context, tx *sql.Tx, run []eventstore.Event) error {
