@@ -186,7 +186,7 @@ type waker struct {
 const (
 	followPoll    = time.Second
 	followEvery   = 50 * time.Millisecond // between two runs: each is a commit of its own, beside those of the commands
-	followBackoff = 2 * time.Second // at most, after errors
+	followBackoff = 2 * time.Second       // at most, after errors
 )
 
 func (w *waker) HandleError(_ watermill.LoggerAdapter, noMsg bool, err error) time.Duration {
