@@ -169,8 +169,8 @@ type authenticator struct {
 
 const (
 	tokenTrust  = 2 * time.Second
-	storePause  = time.Second     // how long a store that failed is left alone where something is remembered
-	storeWait   = 3 * time.Second // for one look where something is remembered
+	storePause  = 5 * time.Second        // how long a store that failed is left alone where something is remembered
+	storeWait   = 500 * time.Millisecond // for one look where something is remembered: a frame waits for it
 	rememberMax = 10_000
 )
 
