@@ -243,7 +243,7 @@ func (a *authenticator) stillOpen(ctx context.Context) (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeWait)
 	defer cancel()
-	any, err := a.tokens.Any(ctx)
+	any, err := soon(ctx, a.tokens.Any)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err != nil && a.looked.IsZero() {

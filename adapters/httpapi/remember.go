@@ -49,7 +49,7 @@ func (l *lru[K, V]) get(ctx context.Context, key K, ask func(context.Context) (V
 		ctx, cancel = context.WithTimeout(ctx, storeWait)
 		defer cancel()
 	}
-	val, err := ask(ctx)
+	val, err := soon(ctx, ask)
 	switch {
 	case err == nil:
 		l.put(key, val)
@@ -62,6 +62,27 @@ func (l *lru[K, V]) get(ctx context.Context, key K, ask func(context.Context) (V
 		l.forget(key)
 	}
 	return val, err
+}
+
+// soon asks, and gives up when ctx ends though the answer may still come: the
+// database's driver waits for a server that is frozen far longer than it is told to.
+func soon[V any](ctx context.Context, ask func(context.Context) (V, error)) (V, error) {
+	type answer struct {
+		val V
+		err error
+	}
+	c := make(chan answer, 1)
+	go func() {
+		val, err := ask(ctx)
+		c <- answer{val, err}
+	}()
+	select {
+	case a := <-c:
+		return a.val, a.err
+	case <-ctx.Done():
+		var none V
+		return none, ctx.Err()
+	}
 }
 
 // look finds an old answer, or nil. If it is not fresh, the caller is the one who asks, and then calls asked.
