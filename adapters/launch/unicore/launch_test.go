@@ -16,7 +16,7 @@ func TestDescription(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	opts := options(t, s)
-	opts.Imports = []unicore.Transfer{{From: "link:/work/models", To: "models"}}
+	opts.Imports = []unicore.Transfer{{From: "link:/data/models", To: "models"}}
 	opts.Exports = []unicore.Transfer{{From: "stdout", To: "https://archive.invalid/stdout"}}
 	l := open(t, opts)
 	work := t.TempDir()
@@ -37,7 +37,7 @@ func TestDescription(t *testing.T) {
 			"Nodes": "2", "CPUsPerNode": "8", "GPUsPerNode": "1", "Memory": "4096M", "Runtime": "5400",
 			"Queue": "prod", "Reservation": "demo-day", "Exclusive": "true",
 		},
-		Imports: []map[string]string{{"From": "link:/work/models", "To": "models"}}, Exports: []map[string]string{{"From": "stdout", "To": "https://archive.invalid/stdout"}},
+		Imports: []map[string]string{{"From": "link:/data/models", "To": "models"}}, Exports: []map[string]string{{"From": "stdout", "To": "https://archive.invalid/stdout"}},
 		HaveClientStageIn: "true",
 	}
 	if got := s.named("full")[0].description; !reflect.DeepEqual(got, want) {
