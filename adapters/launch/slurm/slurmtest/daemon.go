@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -218,9 +219,31 @@ func (c *Cluster) AwaitSaved() error {
 	})
 }
 
-// KeepState copies what the controller has saved, for RestoreState.
+// KeepState copies what the controller has saved, for RestoreState. The
+// controller writes new files beside the old ones and renames them whenever it
+// likes: a copy counts if it saw nothing change, and nothing half written.
 func (c *Cluster) KeepState() error {
-	return errors.Join(os.RemoveAll(c.path("kept")), os.CopyFS(c.path("kept"), os.DirFS(c.path("state"))))
+	return c.await("the state is copied whole", func() bool {
+		before := c.stateFiles()
+		if strings.Contains(before, ".new ") || os.RemoveAll(c.path("kept")) != nil {
+			return false
+		}
+		return os.CopyFS(c.path("kept"), os.DirFS(c.path("state"))) == nil && c.stateFiles() == before
+	})
+}
+
+// stateFiles lists the controller's files with the times of their last change.
+func (c *Cluster) stateFiles() string {
+	var b strings.Builder
+	_ = fs.WalkDir(os.DirFS(c.path("state")), ".", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			if info, err := d.Info(); err == nil {
+				fmt.Fprintf(&b, "%s %d\n", path, info.ModTime().UnixNano())
+			}
+		}
+		return nil
+	})
+	return b.String()
 }
 
 // RestoreState puts back what KeepState has copied, while no controller runs:
