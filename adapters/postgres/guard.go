@@ -9,7 +9,8 @@ import (
 // queryInProgress is the text of the error that lib/pq does not export.
 const queryInProgress = "pq: there is already a query being processed on this connection"
 
-// guardConnector mends a fault of lib/pq 1.12.0 to 1.12.3
+// guardConnector makes connections whose calls return when their contexts end
+// (see frozen.go), and mends a fault of lib/pq 1.12.0 to 1.12.3
 // (https://github.com/lib/pq/issues/1298): when the server sends an error and
 // the socket is cut before the server says that it is ready again, the
 // connection stays "in progress", is never called bad, and every later query
@@ -20,7 +21,9 @@ type guardConnector struct {
 }
 
 func (g guardConnector) Connect(ctx context.Context) (driver.Conn, error) {
-	c, err := g.Connector.Connect(ctx)
+	s := &socket{}
+	defer s.bound(ctx)()
+	c, err := g.Connector.Connect(context.WithValue(ctx, socketKey{}, s))
 	if err != nil {
 		return nil, withoutSecret(err, g.secret)
 	}
@@ -29,7 +32,7 @@ func (g guardConnector) Connect(ctx context.Context) (driver.Conn, error) {
 		_ = c.Close()
 		return nil, fmt.Errorf("guard connection: lib/pq's %T lacks a method that the guard passes on", c)
 	}
-	return &guardConn{fullConn: full, fresh: true}, nil
+	return &guardConn{fullConn: full, fresh: true, socket: s}, nil
 }
 
 // fullConn is everything that lib/pq's connection can do for database/sql.
@@ -49,7 +52,8 @@ type fullConn interface {
 // guardConn is used by one goroutine at a time, as database/sql promises.
 type guardConn struct {
 	fullConn
-	fresh bool // nothing was asked of it since the pool gave it out, so nothing can be in progress
+	socket *socket
+	fresh  bool // nothing was asked of it since the pool gave it out, so nothing can be in progress
 }
 
 // ResetSession is called when the pool gives the connection out again.
@@ -59,25 +63,44 @@ func (c *guardConn) ResetSession(ctx context.Context) error {
 }
 
 func (c *guardConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	defer c.socket.bound(ctx)()
 	fresh := c.use()
 	rows, err := c.fullConn.QueryContext(ctx, query, args)
 	return rows, c.judge(err, fresh)
 }
 
 func (c *guardConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	defer c.socket.bound(ctx)()
 	fresh := c.use()
 	result, err := c.fullConn.ExecContext(ctx, query, args)
 	return result, c.judge(err, fresh)
 }
 
 func (c *guardConn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	defer c.socket.bound(ctx)()
 	c.use()
-	return c.fullConn.PrepareContext(ctx, query)
+	stmt, err := c.fullConn.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	full, ok := stmt.(fullStmt)
+	if !ok {
+		_ = stmt.Close()
+		return nil, fmt.Errorf("guard statement: lib/pq's %T lacks a method that the guard passes on", stmt)
+	}
+	return boundStmt{fullStmt: full, socket: c.socket}, nil
 }
 
 func (c *guardConn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	defer c.socket.bound(ctx)()
 	c.use()
 	return c.fullConn.BeginTx(ctx, opts)
+}
+
+// Ping bounds lib/pq's.
+func (c *guardConn) Ping(ctx context.Context) error {
+	defer c.socket.bound(ctx)()
+	return c.fullConn.Ping(ctx)
 }
 
 func (c *guardConn) use() (fresh bool) {

@@ -73,6 +73,7 @@ func Open(ctx context.Context, dsn string, opts Options) (*sqlx.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", describe(cfg), withoutSecret(err, cfg.Password))
 	}
+	connector.Dialer(&dialer{})
 	db := sql.OpenDB(guardConnector{Connector: connector, secret: cfg.Password})
 	db.SetMaxOpenConns(opts.MaxOpen)
 	db.SetMaxIdleConns(opts.MaxIdle)

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"database/sql"
 	"encoding/binary"
 	"io"
 	"net"
@@ -59,6 +60,7 @@ func TestConnections(t *testing.T) {
 	t.Run("settings", func(t *testing.T) { testSettings(t, s.DSN()) })
 	t.Run("settings of the DSN go first", func(t *testing.T) { testOwnSettings(t, s.DSN()) })
 	t.Run("cut connection", func(t *testing.T) { testCutConnection(t, s.DSN(), filepath.Join(socketOf(s.DSN()), ".s.PGSQL.5432")) })
+	t.Run("frozen server", func(t *testing.T) { testFrozen(t, s.DSN(), filepath.Join(socketOf(s.DSN()), ".s.PGSQL.5432")) })
 	t.Run("true mistake", func(t *testing.T) { testOpenRows(t, s.DSN()) })
 }
 
@@ -161,11 +163,56 @@ func testOpenRows(t *testing.T, dsn string) {
 	}
 }
 
+// A server that neither answers nor closes: whoever asks goes on soon after
+// their context ended, with a connection of the pool and with a new one, and
+// none of them is left for others to hang on.
+func testFrozen(t *testing.T, dsn, socket string) {
+	p := newCutter(t, socket)
+	db, err := postgres.Open(t.Context(), dsn+" host=127.0.0.1 port="+p.port(), postgres.Options{MaxOpen: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	var idle []*sql.Conn
+	for range 2 {
+		c, err := db.Conn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		idle = append(idle, c)
+	}
+	for _, c := range idle {
+		_ = c.Close()
+	}
+	p.frozen.Store(true)
+	for name, ask := range map[string]func(context.Context) error{
+		"query": func(ctx context.Context) error { var n int; return db.GetContext(ctx, &n, `SELECT 41 + $1::int`, 1) },
+		"exec":  func(ctx context.Context) error { _, err := db.ExecContext(ctx, `SELECT 1`); return err },
+		"begin": func(ctx context.Context) error { _, err := db.BeginTx(ctx, nil); return err },
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		began := time.Now()
+		err := ask(ctx)
+		cancel()
+		if took := time.Since(began); err == nil || took > 5*time.Second {
+			t.Errorf("%s of a frozen server took %v, error %v", name, took, err)
+		}
+	}
+	p.frozen.Store(false)
+	for range 4 {
+		if _, err := db.ExecContext(t.Context(), `SELECT 1`); err != nil {
+			t.Errorf("when it answers again: %v", err)
+		}
+	}
+}
+
 // cutter passes everything between a client and the server. When armed it cuts the
 // connection after the next ErrorResponse.
 type cutter struct {
 	listener net.Listener
 	armed    atomic.Bool
+	frozen   atomic.Bool // new answers are kept for good
+	ended    chan struct{}
 }
 
 func newCutter(t *testing.T, socket string) *cutter {
@@ -174,8 +221,8 @@ func newCutter(t *testing.T, socket string) *cutter {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cutter{listener: l}
-	t.Cleanup(func() { _ = l.Close() })
+	c := &cutter{listener: l, ended: make(chan struct{})}
+	t.Cleanup(func() { close(c.ended); _ = l.Close() })
 	go func() {
 		for {
 			client, err := l.Accept()
@@ -205,6 +252,10 @@ func (c *cutter) toClient(client, server net.Conn) {
 	head := make([]byte, 5)
 	for {
 		if _, err := io.ReadFull(server, head); err != nil {
+			return
+		}
+		if c.frozen.Load() {
+			<-c.ended
 			return
 		}
 		if _, err := client.Write(head); err != nil {

@@ -11,6 +11,7 @@ import (
 // A renderer that cannot work: the resource fails with its last output in the
 // reason, the pool is backed off, who waits is told, the service stays healthy.
 func TestRenderersThatDoNotStart(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		change doc
 		reason string
@@ -21,6 +22,7 @@ func TestRenderersThatDoNotStart(t *testing.T) {
 			"probe": doc{"start_timeout": "1s", "interval": "500ms", "timeout": "500ms"}}, "not ready within 1s"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			n := start(t, nil)
 			n.renderer("broken", c.change)
 			d := n.must(202, "POST", base+"/sessions", doc{"renderer": "broken", "model": "m", "wait": "60s"})
@@ -54,6 +56,7 @@ func TestRenderersThatDoNotStart(t *testing.T) {
 
 // Failing again and again does not become a storm of starts.
 func TestFailingStartsAreBackedOff(t *testing.T) {
+	t.Parallel()
 	n := start(t, nil)
 	n.renderer("broken", doc{"command_line": "no-such-renderer"})
 	n.must(202, "POST", base+"/sessions", doc{"renderer": "broken", "model": "m", "wait": "60s"})
@@ -106,6 +109,7 @@ func TestKilledRenderer(t *testing.T) {
 
 // A renderer that gets ready and then hangs is found by its probe, stopped, and its session told.
 func TestHangingRenderer(t *testing.T) {
+	t.Parallel()
 	n := start(t, nil)
 	n.renderer("neurons", nil)
 	id := n.book(doc{"renderer": "neurons", "model": "neuron:1"})
@@ -125,6 +129,7 @@ func TestHangingRenderer(t *testing.T) {
 
 // A model that does not exist or does not fit fails who wanted it, and leaves the resource usable for others.
 func TestModelsThatCannotBeLoaded(t *testing.T) {
+	t.Parallel()
 	n := start(t, nil)
 	n.renderer("neurons", doc{"scaling": doc{"min": 0, "max": 1, "idle": "60s"},
 		"process_rest_parameters_format": "--listen ${rest_hostname}:${rest_port} --memory-mib 4"})

@@ -51,6 +51,10 @@ func run(m *testing.M) int {
 		}
 	}
 	binDir = dir
+	if err := os.Setenv("PATH", dir+":"+os.Getenv("PATH")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	return m.Run()
 }
 
@@ -61,10 +65,10 @@ type node struct {
 	*service.Service
 }
 
-// start runs a service on a database of its own, with the renderers' programs on the PATH.
+// start runs a service on a database of its own. Tests that mostly wait, and
+// bound no time tightly, run beside each other.
 func start(t *testing.T, change func(*service.Config)) *node {
 	t.Helper()
-	t.Setenv("PATH", binDir+":"+os.Getenv("PATH"))
 	cfg := service.Config{
 		Listen: "127.0.0.1:0", DataDir: t.TempDir(), Keep: time.Hour, MaxResultBytes: 64 << 20, Log: logger(t),
 	}
