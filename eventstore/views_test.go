@@ -112,3 +112,35 @@ func TestAppendsDoNotScanTheViews(t *testing.T) {
 		t.Errorf("%d sequential scans of big tables", n)
 	}
 }
+
+// A connection keeps the plan that it made when it was new, perhaps on empty tables. What an append looks at must not
+// grow with what there is, although nothing has been analysed.
+func TestAppendsStayCheapOnAPlanOfEmptyViews(t *testing.T) {
+	log, db := open(t)
+	db.SetMaxOpenConns(1)
+	const sessions = 50
+	pages := func() int64 {
+		t.Helper()
+		db.MustExec(`SELECT pg_stat_force_next_flush()`)
+		return count(t, db, `SELECT sum(heap_blks_hit + idx_blks_hit) FROM pg_statio_user_tables WHERE relname IN ('sessions', 'liveness')`)
+	}
+	batch := func(n int, state string, ended bool) {
+		var rows []eventstore.Row
+		for s := range sessions {
+			rows = append(rows, row("sessions", fmt.Sprintf("s%d-%d", n, s), fmt.Sprintf(`{"state": %q, "ended": %t, "resource": "r", "lease_seconds": 60}`, state, ended)))
+		}
+		write(t, log, rows...)
+	}
+	batch(0, "loading", false)
+	for n := range 60 {
+		batch(n, "ready", false)
+	}
+	before := pages()
+	batch(30, "released", true)
+	if n := pages() - before; n > 40*sessions {
+		t.Errorf("%d pages were looked at to end %d sessions", n, sessions)
+	}
+	if n := count(t, db, `SELECT count(*) FROM liveness`); n != 59*sessions {
+		t.Errorf("%d leases are left", n)
+	}
+}

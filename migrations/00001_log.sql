@@ -96,7 +96,8 @@ CREATE TABLE liveness (
   PRIMARY KEY (kind, id),
   CONSTRAINT liveness_lease_has_an_end CHECK (kind <> 'session' OR (expires_at IS NOT NULL AND lease_seconds IS NOT NULL))
 ) WITH (fillfactor = 50);
-CREATE INDEX liveness_expires ON liveness (kind, expires_at);
+-- Partial, so that no plan made while the table was small can take it for a way to single rows.
+CREATE INDEX liveness_expires ON liveness (kind, expires_at) WHERE expires_at IS NOT NULL;
 
 CREATE TABLE tokens (
   id           text PRIMARY KEY,
@@ -240,7 +241,6 @@ END $$;
 
 -- rrm_append appends if the log still ends at p_expected and has epoch p_epoch. It returns the new head, or -1 if the
 -- head moved: nothing was written, refresh and decide again. All or nothing, and durable when it returns.
--- The first compare is without the lock, so that a stale caller costs no transaction id and no WAL.
 -- A session that becomes ready, or whose lease counts throughout, gets its lease here, so that there is no lease
 -- without an end; one that ended loses it.
 -- Never NOTIFY in here: it makes all commits of the server wait for each other.
@@ -252,15 +252,13 @@ CREATE FUNCTION rrm_append(
   p_view text[], p_row text[], p_body text[]
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
-  h bigint; e bigint;
   n int := cardinality(p_stream);
   head bigint; at timestamptz;
+  begun text[]; seconds double precision[]; held text[]; over text[];
 BEGIN
-  SELECT position, epoch INTO h, e FROM log_head WHERE one;
-  IF h <> p_expected OR e <> p_epoch THEN RETURN -1; END IF;
-  SELECT position, epoch INTO h, e FROM log_head WHERE one FOR UPDATE;
-  IF h <> p_expected OR e <> p_epoch THEN RETURN -1; END IF;
-  head := h + n;
+  -- The compare and the lock are one statement, which writes nothing for a stale caller.
+  UPDATE log_head SET position = position + n WHERE one AND position = p_expected AND epoch = p_epoch RETURNING position INTO head;
+  IF head IS NULL THEN RETURN -1; END IF;
   at := clock_timestamp();
 
   IF n > 0 THEN
@@ -269,16 +267,15 @@ BEGIN
       PERFORM rrm_ensure_partition(head + 1000000);
     END IF;
     INSERT INTO events (position, stream, version, type, schema, data, meta, subjects, recorded_at)
-      SELECT h + o, s, v, t, k, d::jsonb, m::jsonb, u::text[], at
+      SELECT p_expected + o, s, v, t, k, d::jsonb, m::jsonb, u::text[], at
       FROM unnest(p_stream, p_version, p_type, p_schema, p_data, p_meta, p_subjects) WITH ORDINALITY AS x(s, v, t, k, d, m, u, o);
-    UPDATE log_head SET position = head WHERE one;
   ELSIF cardinality(p_view) > 0 THEN
     RAISE EXCEPTION 'live rows without events: other replicas would never see them' USING ERRCODE = 'integrity_constraint_violation';
   END IF;
 
   IF cardinality(p_cmd) > 0 THEN
     INSERT INTO answers (command_id, hash, answer, position, recorded_at)
-      SELECT c, x.h, a::json, p, at FROM unnest(p_cmd, p_hash, p_answer, p_answer_position) AS x(c, h, a, p);
+      SELECT c, h, a::json, p, at FROM unnest(p_cmd, p_hash, p_answer, p_answer_position) AS x(c, h, a, p);
   END IF;
 
   IF 'sessions' = ANY (p_view) THEN
@@ -286,18 +283,24 @@ BEGIN
       INSERT INTO sessions AS r (id, body, position)
         SELECT i, b::jsonb, head FROM unnest(p_view, p_row, p_body) AS x(v, i, b) WHERE v = 'sessions'
         ON CONFLICT (id) DO UPDATE SET body = EXCLUDED.body, position = EXCLUDED.position
-        RETURNING r.id, r.state, r.ended, r.resource, (r.body->>'lease_seconds')::double precision AS lease,
-          coalesce((r.body->>'leased_throughout')::boolean, false) AS throughout
-    ), over AS (
-      DELETE FROM liveness l USING up WHERE up.ended AND l.kind = 'session' AND l.id = up.id
+        RETURNING r.id, r.ended, r.resource, (r.body->>'lease_seconds')::double precision AS lease,
+          r.state = 'ready' OR coalesce((r.body->>'leased_throughout')::boolean, false) AS leased
     )
-    INSERT INTO liveness AS l (kind, id, expires_at, lease_seconds, detail, updated_at)
-      SELECT 'session', id, at + lease * interval '1 second', lease, jsonb_build_object('resource', resource), at
-      FROM up WHERE (state = 'ready' OR throughout) AND NOT ended
-      ON CONFLICT (kind, id) DO UPDATE
-        SET expires_at = EXCLUDED.expires_at, lease_seconds = EXCLUDED.lease_seconds, claimed = false,
-            detail = l.detail || EXCLUDED.detail, updated_at = EXCLUDED.updated_at
-        WHERE l.detail->>'resource' IS DISTINCT FROM EXCLUDED.detail->>'resource';
+    SELECT array_agg(id) FILTER (WHERE ended), array_agg(id) FILTER (WHERE leased AND NOT ended),
+        array_agg(lease) FILTER (WHERE leased AND NOT ended), array_agg(resource) FILTER (WHERE leased AND NOT ended)
+      INTO over, begun, seconds, held FROM up;
+    IF over IS NOT NULL THEN
+      DELETE FROM liveness WHERE kind = 'session' AND id = ANY (over);
+    END IF;
+    IF begun IS NOT NULL THEN
+      INSERT INTO liveness AS l (kind, id, expires_at, lease_seconds, detail, updated_at)
+        SELECT 'session', i, at + s * interval '1 second', s, jsonb_build_object('resource', r), at
+        FROM unnest(begun, seconds, held) AS x(i, s, r)
+        ON CONFLICT (kind, id) DO UPDATE
+          SET expires_at = EXCLUDED.expires_at, lease_seconds = EXCLUDED.lease_seconds, claimed = false,
+              detail = l.detail || EXCLUDED.detail, updated_at = EXCLUDED.updated_at
+          WHERE l.detail->>'resource' IS DISTINCT FROM EXCLUDED.detail->>'resource';
+    END IF;
   END IF;
   IF 'jobs' = ANY (p_view) THEN
     INSERT INTO jobs (id, body, position)
