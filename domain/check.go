@@ -42,7 +42,7 @@ func (r Renderer) Checked() (Renderer, error) {
 	}
 	r.ID = id
 	r.fill()
-	for _, check := range []func(*Renderer) error{checkTexts, checkEnvironment, checkNumbers, checkChoices, checkTimes} {
+	for _, check := range []func(*Renderer) error{checkTexts, checkEnvironment, checkNumbers, checkChoices, checkTimes, checkQuotas} {
 		if err := check(&r); err != nil {
 			return r, err
 		}

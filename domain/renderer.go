@@ -35,6 +35,7 @@ type Renderer struct {
 	Placement         PlacementSettings `json:"placement"`
 	Job               JobSettings       `json:"job"`
 	Probe             ProbeSettings     `json:"probe"`
+	Quotas            *QuotaSettings    `json:"quotas,omitempty"` // per owner; nil: none
 }
 
 // ScalingSettings bound the number of a pool's resources.

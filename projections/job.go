@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"time"
 
 	"github.com/rendering-resource-manager/rrm/domain"
 	"github.com/rendering-resource-manager/rrm/domain/pool"
@@ -39,11 +38,18 @@ queue AS (
   SELECT id, row_number() OVER (PARTITION BY renderer ORDER BY (body->>'priority')::int DESC, seq) - 1 AS ahead FROM jobs
   WHERE NOT ended AND state = 'queued'
     AND renderer = ANY (ARRAY(SELECT DISTINCT renderer FROM page WHERE state = 'queued'))
+),
+uses AS (
+  SELECT renderer, owner, count(*) AS running FROM jobs
+  WHERE NOT ended AND state IN ('assigned', 'running')
+    AND renderer = ANY (ARRAY(SELECT DISTINCT renderer FROM page WHERE state = 'queued'))
+  GROUP BY renderer, owner
 )
-SELECT j.body, q.ahead,
+SELECT j.body, q.ahead, coalesce(u.running, 0) AS running,
   CASE j.state WHEN 'succeeded' THEN 1 WHEN 'running' THEN coalesce(l.progress, 0) ELSE 0 END::double precision AS progress
 FROM page j
 LEFT JOIN queue q ON q.id = j.id
+LEFT JOIN uses u ON q.id IS NOT NULL AND u.renderer = j.renderer AND u.owner = j.owner
 LEFT JOIN liveness l ON l.kind = 'job' AND l.id = j.id
 ORDER BY j.seq DESC`
 
@@ -93,6 +99,7 @@ func (r *Reader) jobs(ctx context.Context, page string, args ...any) ([]JobView,
 	var rows []struct {
 		Body     []byte
 		Ahead    sql.NullInt64
+		Running  int
 		Progress float64
 	}
 	if err := r.db.SelectContext(ctx, &rows, fmt.Sprintf(jobQuery, page), args...); err != nil {
@@ -107,26 +114,22 @@ func (r *Reader) jobs(ctx context.Context, page string, args ...any) ([]JobView,
 		}
 		v.Progress = row.Progress
 		if row.Ahead.Valid {
-			q.add(v.Renderer, int(row.Ahead.Int64), true, &v.Queue)
+			q.add(waiter{v.Renderer, int(row.Ahead.Int64), &v.Job, row.Running, &v.Queue})
 		}
 	}
-	now := r.now()
-	if err := q.places(ctx, r.db, now); err != nil {
+	if err := q.places(ctx, r.db, r.now()); err != nil {
 		return nil, err
 	}
 	for i := range out {
-		out[i].explain(now)
+		out[i].explain()
 	}
 	return out, nil
 }
 
-// explain says what a job waits for where that is not a slot, as pool.State.PlaceOfJob does.
-func (v *JobView) explain(now time.Time) {
-	switch {
-	case v.State == pool.JobStateWaiting:
+// explain says what a job waits for that waits for other jobs, as pool.State.PlaceOfJob does.
+func (v *JobView) explain() {
+	if v.State == pool.JobStateWaiting {
 		v.Queue = &pool.Place{Code: "dependencies", Reason: fmt.Sprintf("waits for %d other jobs", len(v.Pending))}
-	case v.Queue != nil && v.NotBefore != nil && now.Before(*v.NotBefore):
-		v.Queue.Code, v.Queue.Reason = "backoff", fmt.Sprintf("the next attempt is at %s: %s", v.NotBefore.Format(time.RFC3339), v.Reason)
 	}
 }
 

@@ -18,13 +18,12 @@ type queue struct{ waiting []waiter }
 type waiter struct {
 	renderer domain.RendererID
 	ahead    int // how many go first
-	job      bool
+	job      *pool.Job // nil: a session
+	running  int       // jobs of its owner in that pool, if it is a job
 	place    **pool.Place // where the answer goes
 }
 
-func (q *queue) add(r domain.RendererID, ahead int, job bool, place **pool.Place) {
-	q.waiting = append(q.waiting, waiter{r, ahead, job, place})
-}
+func (q *queue) add(w waiter) { q.waiting = append(q.waiting, w) }
 
 // places estimates every wait from the pools and their resources.
 func (q *queue) places(ctx context.Context, db querier, now time.Time) error {
@@ -45,7 +44,10 @@ func (q *queue) places(ctx context.Context, db querier, now time.Time) error {
 	}
 	for _, w := range q.waiting {
 		if p := pools[w.renderer]; p != nil {
-			place := pool.PlaceOf(p, resources[w.renderer], w.ahead, w.job, now)
+			place := pool.PlaceOf(p, resources[w.renderer], w.ahead, w.job != nil, now)
+			if w.job != nil {
+				place = place.HeldBack(p, w.job, w.running, now)
+			}
 			*w.place = &place
 		}
 	}

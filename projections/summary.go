@@ -59,7 +59,7 @@ const maxAllocations = 10_000
 const summaryQuery = `
 SELECT h.position AS head, e.position, e.type, e.schema, e.data, coalesce((e.meta->>'decided_at')::timestamptz, e.recorded_at) AS at
 FROM log_head h LEFT JOIN events e ON e.position > $1 AND e.type IN
-  ('session.allocated', 'job.assigned', 'model.loaded', 'model.evicted', 'session.rejected', 'pool.scaled')
+  ('session.allocated', 'job.assigned', 'model.loaded', 'model.evicted', 'session.rejected', 'job.rejected', 'pool.scaled')
 ORDER BY e.position`
 
 // Summary tells what happened after a position. It reads all of the log after
@@ -120,6 +120,8 @@ func (s *summing) add(position int64, event pool.Event, at time.Time) {
 	case pool.ModelEvicted:
 		t.Evictions++
 	case pool.SessionRejected:
+		t.Rejections[e.Code]++
+	case pool.JobRejected:
 		t.Rejections[e.Code]++
 	case pool.PoolScaled:
 		if e.To > e.From {

@@ -660,6 +660,28 @@ type QueuePlace struct {
 	Reason string `json:"reason"`
 }
 
+// Quota The bounds of one owner. One that is absent is everybody's.
+type Quota struct {
+	JobsQueued  *int `json:"jobs_queued,omitempty"`
+	JobsRunning *int `json:"jobs_running,omitempty"`
+	Sessions    *int `json:"sessions,omitempty"`
+}
+
+// QuotaSettings What one owner may have in the pool at once. A bound that is absent does not apply; 0 allows none.
+type QuotaSettings struct {
+	// JobsQueued Jobs that wait for a slot or for other jobs. A submission beyond is refused.
+	JobsQueued *int `json:"jobs_queued,omitempty"`
+
+	// JobsRunning Jobs that hold a slot. Others stay queued and let those of other owners pass.
+	JobsRunning *int `json:"jobs_running,omitempty"`
+
+	// Owners Bounds of some owners in place of everybody's.
+	Owners map[string]Quota `json:"owners,omitempty,omitzero"`
+
+	// Sessions Sessions that wait for a slot or hold one. A booking beyond is refused.
+	Sessions *int `json:"sessions,omitempty"`
+}
+
 // Renderer A renderer's settings as they are, defaults filled in; fields as in `RendererSettings`. A client is not shown how the renderer is
 // started: `command_line` is empty, and environment, formats, project and queue are left out.
 type Renderer struct {
@@ -700,7 +722,10 @@ type Renderer struct {
 	Project                     string        `json:"project,omitempty,omitzero"`
 	Qos                         string        `json:"qos,omitempty,omitzero"`
 	Queue                       string        `json:"queue,omitempty,omitzero"`
-	Reservation                 string        `json:"reservation,omitempty,omitzero"`
+
+	// Quotas What one owner may have in the pool at once. A bound that is absent does not apply; 0 allows none.
+	Quotas      QuotaSettings `json:"quotas,omitempty,omitzero"`
+	Reservation string        `json:"reservation,omitempty,omitzero"`
 
 	// Scaling Bounds of the number of resources.
 	Scaling                       ScalingSettings `json:"scaling"`
@@ -791,6 +816,9 @@ type RendererSettings struct {
 
 	// Queue Queue or partition of a cluster.
 	Queue string `json:"queue,omitempty,omitzero"`
+
+	// Quotas What one owner may have in the pool at once. A bound that is absent does not apply; 0 allows none.
+	Quotas QuotaSettings `json:"quotas,omitempty,omitzero"`
 
 	// Reservation Nodes of a cluster that an administrator set aside.
 	Reservation string `json:"reservation,omitempty,omitzero"`

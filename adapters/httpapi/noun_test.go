@@ -156,7 +156,8 @@ func TestJob(t *testing.T) {
 func TestRendererRoundTrip(t *testing.T) {
 	s := newSite(t)
 	r := s.ask("root", "PUT /renderers/Brayns", `{"command_line":"brayns --x","environment_variables":"A=1, B=x=2\nC=","modules":"m1 m2,m3","graceful_exit":false,
-		"scaling":{"max":0,"idle":"0"},"probe":{"interval":"1.5s"},"placement":{"parameters":{"w":0.5}}}`)
+		"scaling":{"max":0,"idle":"0"},"probe":{"interval":"1.5s"},"placement":{"parameters":{"w":0.5}},
+		"quotas":{"sessions":0,"jobs_running":8,"owners":{"alice":{"sessions":2},"bob":{"jobs_queued":5}}}}`)
 	if r.StatusCode != 200 {
 		t.Fatalf("%d %s", r.StatusCode, r.body)
 	}
@@ -164,6 +165,12 @@ func TestRendererRoundTrip(t *testing.T) {
 	if !reflect.DeepEqual(got.Environment, map[string]string{"A": "1", "B": "x=2", "C": ""}) || len(got.Modules) != 3 || got.GracefulExit || !got.WaitUntilReady ||
 		got.Scaling != (domain.ScalingSettings{}) || got.Probe.Interval.Std() != 1500*time.Millisecond || got.Slots != 1 || got.CPUs != 1 {
 		t.Errorf("written: %+v", got)
+	}
+	if q := got.Quotas; *q.Sessions != 0 || *q.JobsRunning != 8 || q.JobsQueued != nil || *q.Of("alice").Sessions != 2 || *q.Of("bob").JobsQueued != 5 {
+		t.Errorf("the quotas written are %+v", q)
+	}
+	if seen := string(s.ask("alice", "GET /renderers/brayns", "").body); !strings.Contains(seen, `"quotas":{"sessions":0,"jobs_running":8,"owners":{"alice":{"sessions":2}}}`) {
+		t.Errorf("alice is shown %s", seen)
 	}
 	again := s.ask("root", "PUT /renderers/brayns", string(s.ask("root", "GET /renderers/brayns", "").body))
 	if string(again.body) != string(r.body) || !reflect.DeepEqual(s.pools["brayns"].Settings, got) {

@@ -61,6 +61,8 @@ var badRequests = []struct {
 	{"PUT /renderers/x", `{"command_line":"r","scaling":{"min":-1}}`, nil, 400, "invalid", "scaling.min"},
 	{"PUT /renderers/x", `{"command_line":"r","scaling":{"mim":1}}`, nil, 400, "unknown_field", "scaling.mim"},
 	{"PUT /renderers/x", `{"command_line":"r","scaling":{"min":5,"max":2}}`, nil, 422, "invalid", "scaling.min"},
+	{"PUT /renderers/x", `{"command_line":"r","quotas":{"sessions":-1}}`, nil, 400, "invalid", "quotas.sessions"},
+	{"PUT /renderers/x", `{"command_line":"r","quotas":{"owners":{"":{"sessions":1}}}}`, nil, 422, "invalid", "quotas.owners"},
 	{"PUT /renderers/x", `{"command_line":"r","id":"y"}`, nil, 422, "invalid", "id"},
 	{"PUT /renderers/x", `{"command_line":"r","environment_variables":7}`, nil, 400, "invalid", "environment_variables"},
 	{"PUT /renderers/x", `{"command_line":"r","environment_variables":{"A":1}}`, nil, 400, "invalid", "environment_variables.A"},

@@ -22,6 +22,13 @@ import (
 // shown hides from clients how a renderer is started: commands and environments hold what is the operator's.
 func (w caller) shown(r domain.Renderer) domain.Renderer {
 	if w.role == projections.RoleClient {
+		if q := r.Quotas; q != nil { // those of others are theirs
+			mine := &domain.QuotaSettings{Quota: q.Quota}
+			if own, ok := q.Owners[w.owner]; ok {
+				mine.Owners = map[domain.Owner]domain.Quota{w.owner: own}
+			}
+			r.Quotas = mine
+		}
 		r.CommandLine, r.Environment, r.ProcessFormat, r.SchedulerFormat, r.Project, r.Queue = "", nil, "", "", "", ""
 	}
 	return r
@@ -110,6 +117,7 @@ func settingsOf(id domain.RendererID, in *RendererSettings) (domain.Renderer, er
 	r.Scaling.Min, r.Scaling.Max = or(in.Scaling.Min, r.Scaling.Min), or(in.Scaling.Max, r.Scaling.Max)
 	r.Scaling.Buffer = or(in.Scaling.Buffer, r.Scaling.Buffer)
 	r.Job.MaxAttempts, r.Probe.Failures = or(in.Job.MaxAttempts, 0), or(in.Probe.Failures, 0)
+	r.Quotas = quotasOf(&in.Quotas)
 	var err error
 	if r.Environment, err = environmentOf(in.EnvironmentVariables); err != nil {
 		return r, err
@@ -121,6 +129,17 @@ func settingsOf(id domain.RendererID, in *RendererSettings) (domain.Renderer, er
 		return r, err
 	}
 	return r, nil
+}
+
+func quotasOf(in *QuotaSettings) *domain.QuotaSettings {
+	out := &domain.QuotaSettings{Quota: domain.Quota{Sessions: in.Sessions, JobsRunning: in.JobsRunning, JobsQueued: in.JobsQueued}}
+	for o, q := range in.Owners {
+		if out.Owners == nil {
+			out.Owners = map[domain.Owner]domain.Quota{}
+		}
+		out.Owners[domain.Owner(o)] = domain.Quota{Sessions: q.Sessions, JobsRunning: q.JobsRunning, JobsQueued: q.JobsQueued}
+	}
+	return out
 }
 
 func durationsOf(in *RendererSettings, r *domain.Renderer) error {

@@ -65,6 +65,7 @@ var entries = map[string]entry{
 	"session.moved":        of[pool.SessionMoved](),
 	"session.failed":       of[pool.SessionFailed](),
 	"job.submitted":        of[pool.JobSubmitted](),
+	"job.rejected":         of[pool.JobRejected](),
 	"job.unblocked":        of[pool.JobUnblocked](),
 	"job.queued":           of[pool.JobQueued](),
 	"job.assigned":         of[pool.JobAssigned](),

@@ -55,6 +55,7 @@ var examples = []pool.Event{
 	pool.SessionFailed{Session: sess, Resource: first, Code: "model_not_found", Reason: `there is no model "circuit:x"`},
 	pool.JobSubmitted{Job: video, Model: "circuit:100", Kind: "video", Spec: []byte(`{"codec":"mp4","frames":240}`), Owner: "ann", Priority: 5, Deadline: &at, After: []domain.JobID{frames},
 		MaxAttempts: 3, TimeoutSeconds: 1800, CallbackURL: "https://example.org/done", Pending: []domain.JobID{frames}},
+	pool.JobRejected{Job: video, Model: "circuit:100", Owner: "ann", Code: "quota_exceeded", Reason: "ann has 100 jobs queued of 100", RetryAfterSeconds: 12, Queue: 240, Decision: decision("rejected", "ann has 100 jobs queued of 100")},
 	pool.JobUnblocked{Job: video, By: frames},
 	pool.JobQueued{Job: video},
 	pool.JobAssigned{Job: video, Resource: first, Model: "circuit:100", Owner: "ann", Warm: true, Attempt: 1, Waited: 2.5, Saved: 3.25, Decision: decision("assigned", "the model is loaded there")},
@@ -74,6 +75,7 @@ func renderer() domain.Renderer {
 		SchedulerFormat: "--listen 0.0.0.0:${rest_port}", Project: "proj3", Queue: "interactive", QOS: "high", Reservation: "demo-day", AllocationTime: domain.Duration(time.Hour), WorkDir: "/data/viz",
 		Exclusive: true, Nodes: 1, CPUs: 8, GPUs: 1, Memory: 16384,
 		GracefulExit: true, WaitUntilReady: true, Launcher: domain.LauncherSlurm, Slots: 2, ModelsPerResource: 3, MemoryMiB: 8192, ModelLoading: domain.LoadHTTP,
+		Quotas:    &domain.QuotaSettings{Quota: quota(4, 8, 100), Owners: map[domain.Owner]domain.Quota{"ann": quota(8, 16, 1000)}},
 		Scaling:   domain.ScalingSettings{Min: 1, Max: 4, Buffer: 1, Idle: domain.Duration(5 * time.Minute)},
 		Placement: domain.PlacementSettings{Policy: "expected", Parameters: map[string]float64{"patience": 20}},
 	}.Checked()
@@ -81,6 +83,10 @@ func renderer() domain.Renderer {
 		panic(err)
 	}
 	return r
+}
+
+func quota(sessions, running, queued int) domain.Quota {
+	return domain.Quota{Sessions: &sessions, JobsRunning: &running, JobsQueued: &queued}
 }
 
 // overrides are what a session of the predecessor's clients may ask for.

@@ -71,6 +71,9 @@ func (d *decider) submit(c SubmitJob) error {
 	if err != nil {
 		return err
 	}
+	if err := d.refuseJob(c, d.s.of(c.Renderer)); err != nil {
+		return err
+	}
 	d.emit(c.Renderer, JobSubmitted{
 		Job: c.Job, Model: c.Model, Kind: c.Kind, Spec: c.Spec, Owner: c.Owner, Priority: c.Priority, Deadline: c.Deadline,
 		After: c.After, MaxAttempts: c.MaxAttempts, TimeoutSeconds: c.Timeout.Seconds(), CallbackURL: c.CallbackURL, Pending: pending,

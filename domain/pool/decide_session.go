@@ -57,15 +57,20 @@ func (d *decider) book(c BookResource) error {
 	if d.s.sessions[c.Session] != nil {
 		return nil
 	}
-	if r := d.tooLarge(d.s.of(c.Renderer), c.Model); r != nil {
+	p := d.s.of(c.Renderer)
+	if r := d.tooLarge(p, c.Model); r != nil {
 		return r
 	}
+	over := d.overSessions(p, c.Owner)
 	d.emit(c.Renderer, SessionRequested{
 		Session: c.Session, Model: c.Model, Owner: c.Owner, Params: c.Params, OnLost: c.OnLost,
 		WaitSeconds: c.Wait.Seconds(), LeaseSeconds: c.Lease.Seconds(), MaxSeconds: c.MaxTime.Seconds(),
 	})
 	if !d.s.service.Open {
 		return d.reject(c, Place{Code: CodeAdmission, Reason: "new sessions are suspended" + because(d.s.service.Reason)}, 60)
+	}
+	if over != "" {
+		return d.refuseSession(c, p, over)
 	}
 	d.placeSessions(c.Renderer)
 	if !d.s.sessions[c.Session].Waiting() {
@@ -99,11 +104,14 @@ func (d *decider) reject(c BookResource, place Place, retry float64) error {
 		Session: c.Session, Model: c.Model, Owner: c.Owner, Code: place.Code, Reason: place.Reason,
 		RetryAfterSeconds: retry, Queue: max(0, place.Position-1), Decision: dec,
 	})
-	kind := domain.KindUnavailable
-	if place.Code == CodeAdmission {
+	kind, field := domain.KindUnavailable, ""
+	switch place.Code {
+	case CodeAdmission:
 		kind = domain.KindForbidden
+	case CodeQuota:
+		kind, field = domain.KindTooMany, "owner"
 	}
-	return &domain.Refusal{Kind: kind, Code: place.Code, Reason: place.Reason, RetryAfter: seconds(retry),
+	return &domain.Refusal{Kind: kind, Code: place.Code, Field: field, Reason: place.Reason, RetryAfter: seconds(retry),
 		Position: pos, Queue: max(0, place.Position-1)}
 }
 
@@ -172,6 +180,9 @@ func (d *decider) schedule(c ScheduleSession) error {
 	}
 	if _, err := p.Settings.With(c.Overrides).Checked(); err != nil {
 		return err
+	}
+	if over := d.overSessions(d.s.of(e.Renderer), e.Owner); over != "" {
+		return &domain.Refusal{Kind: domain.KindTooMany, Code: CodeQuota, Field: "owner", Reason: over, RetryAfter: seconds(retryAfter(p.expectHold()))}
 	}
 	d.emit(e.Renderer, SessionRequested{Session: e.ID, Model: c.Model, Owner: e.Owner, WaitSeconds: c.Wait.Seconds(),
 		LeaseSeconds: e.LeaseSeconds, OnLost: OnLostEnd, Overrides: c.Overrides})

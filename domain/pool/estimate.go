@@ -98,11 +98,11 @@ func (s *State) PlaceOfJob(id domain.JobID, now time.Time) Place {
 			ahead++
 		}
 	}
-	place := PlaceOf(p.pool, p.resources, ahead, true, now)
-	if j.NotBefore != nil && now.Before(*j.NotBefore) {
-		place.Code, place.Reason = "backoff", fmt.Sprintf("the next attempt is at %s: %s", j.NotBefore.Format(time.RFC3339), j.Reason)
+	running := 0
+	if p.pool.Settings.Quotas != nil {
+		running = s.useOf(p, j.Owner).running
 	}
-	return place
+	return PlaceOf(p.pool, p.resources, ahead, true, now).HeldBack(p.pool, j, running, now)
 }
 
 // placed is the record of a placement.

@@ -234,6 +234,16 @@ type (
 		CallbackURL    string          `json:"callback_url,omitempty"`
 		Pending        []domain.JobID  `json:"pending,omitempty"` // those of After that have not succeeded yet
 	}
+	JobRejected struct { // it leaves nothing but this record
+		Job               domain.JobID    `json:"job"`
+		Model             domain.ModelKey `json:"model"`
+		Owner             domain.Owner    `json:"owner"`
+		Code              string          `json:"code"`
+		Reason            string          `json:"reason"`
+		RetryAfterSeconds float64         `json:"retry_after_seconds"`
+		Queue             int             `json:"queue"`
+		Decision          Decision        `json:"decision"`
+	}
 	JobUnblocked struct {
 		Job domain.JobID `json:"job"`
 		By  domain.JobID `json:"by"` // succeeded
@@ -330,6 +340,7 @@ func (SessionLost) Type() string         { return "session.lost" }
 func (SessionMoved) Type() string        { return "session.moved" }
 func (SessionFailed) Type() string       { return "session.failed" }
 func (JobSubmitted) Type() string        { return "job.submitted" }
+func (JobRejected) Type() string         { return "job.rejected" }
 func (JobUnblocked) Type() string        { return "job.unblocked" }
 func (JobQueued) Type() string           { return "job.queued" }
 func (JobAssigned) Type() string         { return "job.assigned" }

@@ -15,6 +15,7 @@ func (s *State) evolveJob(r Recorded) {
 			CallbackURL: e.CallbackURL, State: JobStateWaiting, StateSince: r.At, SubmittedAt: r.At,
 		}
 		s.put(n)
+	case JobRejected: // the log remembers it; there is no job
 	case JobUnblocked:
 		s.changeJob(e.Job, func(x *Job) {
 			x.Pending = slices.DeleteFunc(slices.Clone(x.Pending), func(id domain.JobID) bool { return id == e.By })

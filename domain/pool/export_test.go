@@ -153,3 +153,30 @@ func SortedOrders(s *State) []string {
 	}
 	return Orders(fresh)
 }
+
+// Uses are what the owners of a pool use, as it is kept (empty where nobody asked) and counted anew.
+func Uses(s *State, r domain.RendererID) (kept, counted string) {
+	p := s.of(r)
+	if p.uses == nil {
+		return "", ""
+	}
+	fresh := map[domain.Owner]use{}
+	add := func(o domain.Owner, u use) {
+		f := fresh[o]
+		f.sessions, f.running, f.queued = f.sessions+u.sessions, f.running+u.running, f.queued+u.queued
+		if f != (use{}) {
+			fresh[o] = f
+		}
+	}
+	for _, e := range AllSessions(s) {
+		if e.Renderer == r {
+			add(e.Owner, e.use())
+		}
+	}
+	for _, j := range AllJobs(s) {
+		if j.Renderer == r {
+			add(j.Owner, j.use())
+		}
+	}
+	return fmt.Sprint(p.uses), fmt.Sprint(fresh)
+}

@@ -130,6 +130,8 @@ func (w *world) jobFields(r pool.Recorded) string {
 	switch e := r.Event.(type) {
 	case pool.JobSubmitted:
 		return string(e.Job)
+	case pool.JobRejected:
+		return fmt.Sprintf("%s %s", e.Job, e.Code)
 	case pool.JobUnblocked:
 		return fmt.Sprintf("%s by %s", e.Job, e.By)
 	case pool.JobQueued:

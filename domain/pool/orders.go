@@ -104,6 +104,7 @@ func (s *State) placeSession(e *Session) {
 	} else {
 		p.holding = without(p.holding, e, bySeq)
 	}
+	p.countUse(e.Owner, before.use(), e.use())
 	if e.Ended {
 		s.end(keyOf(e), before != nil && before.Ended)
 	}
@@ -118,6 +119,7 @@ func (s *State) placeJob(e *Job) {
 	} else {
 		p.queue = without(p.queue, e, byPriority)
 	}
+	p.countUse(e.Owner, before.use(), e.use())
 	if before != nil {
 		s.unlink(before)
 	}
@@ -163,10 +165,12 @@ func (s *State) remove(k Key) {
 	case *Session:
 		p := s.of(e.Renderer)
 		p.waiting, p.holding = without(p.waiting, e, bySeq), without(p.holding, e, bySeq)
+		p.countUse(e.Owner, e.use(), use{})
 		delete(s.sessions, e.ID)
 	case *Job:
 		p := s.of(e.Renderer)
 		p.queue = without(p.queue, e, byPriority)
+		p.countUse(e.Owner, e.use(), use{})
 		s.unlink(e)
 		delete(s.jobs, e.ID)
 	}

@@ -47,6 +47,8 @@ func (m *machine) settings(id domain.RendererID) domain.Renderer {
 	r.Scaling.Buffer = pick(m, "buffer", []int{0, 0, 1, 3})
 	r.Scaling.Idle = domain.Duration(pick(m, "idle", []time.Duration{0, time.Minute, 5 * time.Minute}))
 	r.Job.MaxAttempts = m.number("attempts", 1, 3)
+	r.Quotas = pick(m, "quotas", []*domain.QuotaSettings{nil, nil, {Quota: domain.Quota{Sessions: of(2), JobsRunning: of(1), JobsQueued: of(3)}},
+		{Quota: domain.Quota{JobsRunning: of(2)}, Owners: map[domain.Owner]domain.Quota{"ann": {Sessions: of(1), JobsRunning: of(1)}}}})
 	switch id {
 	case "demo":
 		r.ModelLoading = domain.LoadHTTP
@@ -82,8 +84,11 @@ func (m *machine) try(c pool.Command) {
 	if err != nil && len(events) == 0 && m.head != before {
 		m.Fatalf("%#v is refused and yet changed something", c)
 	}
-	if _, booking := c.(pool.BookResource); err != nil && booking {
-		return // a booking that was refused for want of a slot may be repeated and is refused anew
+	switch c.(type) {
+	case pool.BookResource, pool.SubmitJob:
+		if err != nil {
+			return // one that was refused for want of a slot or of quota may be repeated and is refused anew
+		}
 	}
 	if m.meansAnother(c) {
 		return

@@ -25,6 +25,7 @@ var stateRules = []func(*world) error{
 	noLeaseIsWithoutAnEnd,
 	whatHasEndedHoldsNothing,
 	theOrdersAreWhatSortingGives,
+	theUseOfEveryOwnerIsCounted,
 }
 
 var eventRules = []func(*world, pool.Recorded) error{
@@ -37,6 +38,7 @@ var eventRules = []func(*world, pool.Recorded) error{
 	aPoolNeverGrowsBeyondItsLimit,
 	nothingHappensToWhatHasEnded,
 	aDecisionHasAReasonAndIsSmall,
+	noOwnerGetsMoreThanItsQuota,
 }
 
 func (w *world) checkState(c pool.Command) {

@@ -144,20 +144,6 @@ func (d *decider) placeJobs(id domain.RendererID) {
 	}
 }
 
-// dueJobs are the first queued jobs that may begin now, of the head's priority first as the queue is ordered.
-func (d *decider) dueJobs(p *poolState) []*Job {
-	var due []*Job
-	for _, j := range p.queue {
-		if j.NotBefore != nil && d.at.Before(*j.NotBefore) {
-			continue
-		}
-		if due = append(due, j); len(due) == lookAhead {
-			break
-		}
-	}
-	return due
-}
-
 func (d *decider) patient(p *poolState, head *Job) bool {
 	waited := d.at.Sub(*head.QueuedAt).Seconds()
 	return waited < placement.Patience*d.want(p, head.Model).LoadSeconds

@@ -54,6 +54,7 @@ type poolState struct {
 	holding   []*Session  // with a slot, by Seq
 
 	copies  map[domain.ModelKey]int // slots of ready resources that jobs hold, by model
+	uses    map[domain.Owner]use    // for quotas; nil until one asks
 	options []placement.Option      // of the decision under way; kept for its memory
 }
 

@@ -121,6 +121,8 @@ func (c *subjects) user(e Event) {
 		c.session(e.Session).resource(e.Resource)
 	case JobSubmitted:
 		c.job(e.Job).model(e.Model)
+	case JobRejected:
+		c.add("job", string(e.Job)).owner(e.Owner).model(e.Model)
 	case JobUnblocked:
 		c.job(e.Job).add("job", string(e.By))
 	case JobQueued:
