@@ -42,7 +42,7 @@ func (r Renderer) Checked() (Renderer, error) {
 	}
 	r.ID = id
 	r.fill()
-	for _, check := range []func(*Renderer) error{checkTexts, checkEnvironment, checkNumbers, checkChoices, checkTimes, checkQuotas} {
+	for _, check := range []func(*Renderer) error{checkTexts, checkEnvironment, checkNumbers, checkChoices, checkTimes, checkQuotas, checkScaling} {
 		if err := check(&r); err != nil {
 			return r, err
 		}
@@ -64,6 +64,12 @@ func (r *Renderer) fill() {
 	orElse(&r.ModelsPerResource, 1)
 	orElse(&r.CPUs, 1)
 	orElse(&r.Placement.Policy, "expected")
+	orElse(&r.Scaling.Policy, DefaultScalingPolicy)
+	r.Scaling.fill()
+	if r.Scaling.Shadow != nil {
+		r.Scaling.Shadow = &[]ScalingPolicy{*r.Scaling.Shadow}[0] // the caller's stays as it is
+		r.Scaling.Shadow.fill()
+	}
 	orElse(&r.Job.MaxAttempts, defaultAttempts)
 	orElse(&r.Job.Timeout, Duration(defaultJobTimeout))
 	orElse(&r.Probe.StartTimeout, Duration(defaultStartTimeout))
@@ -158,9 +164,6 @@ func checkNumbers(r *Renderer) error {
 		if n.value < n.low || n.value > n.high {
 			return Invalid(n.field, "%s is from %d to %d, not %d", n.field, n.low, n.high, n.value)
 		}
-	}
-	if r.Scaling.Min > r.Scaling.Max {
-		return Invalid("scaling.min", "the minimum of %d is more than the maximum of %d", r.Scaling.Min, r.Scaling.Max)
 	}
 	for name, v := range r.Placement.Parameters {
 		if math.IsNaN(v) || math.IsInf(v, 0) {

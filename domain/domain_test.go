@@ -123,7 +123,7 @@ func TestCheckedFillsInWhatWasLeftOut(t *testing.T) {
 	}
 	want := Renderer{
 		ID: "demo", CommandLine: "renderer --port ${port}", CPUs: 1, Launcher: LauncherLocal, Slots: 1, ModelsPerResource: 1, ModelLoading: LoadNone,
-		Scaling: ScalingSettings{Max: 4, Idle: Duration(5 * time.Minute)}, Placement: PlacementSettings{Policy: "expected"},
+		Scaling: ScalingSettings{Max: 4, Idle: Duration(5 * time.Minute), ScalingPolicy: ScalingPolicy{Policy: DefaultScalingPolicy}}, Placement: PlacementSettings{Policy: "expected"},
 		Job: JobSettings{MaxAttempts: 3, Timeout: Duration(30 * time.Minute)},
 		Probe: ProbeSettings{StartTimeout: Duration(2 * time.Minute), LoadTimeout: Duration(10 * time.Minute), Interval: Duration(2 * time.Second),
 			Timeout: Duration(2 * time.Second), Failures: 5},

@@ -38,14 +38,6 @@ type Renderer struct {
 	Quotas            *QuotaSettings    `json:"quotas,omitempty"` // per owner; nil: none
 }
 
-// ScalingSettings bound the number of a pool's resources.
-type ScalingSettings struct {
-	Min    int      `json:"min"`
-	Max    int      `json:"max"`
-	Buffer int      `json:"buffer"` // free slots to keep beyond what is asked for
-	Idle   Duration `json:"idle"`   // how long a resource may be unused before it is removed
-}
-
 // PlacementSettings choose the policy that gives out slots.
 type PlacementSettings struct {
 	Policy     string             `json:"policy"`

@@ -156,14 +156,18 @@ func TestJob(t *testing.T) {
 func TestRendererRoundTrip(t *testing.T) {
 	s := newSite(t)
 	r := s.ask("root", "PUT /renderers/Brayns", `{"command_line":"brayns --x","environment_variables":"A=1, B=x=2\nC=","modules":"m1 m2,m3","graceful_exit":false,
-		"scaling":{"max":0,"idle":"0"},"probe":{"interval":"1.5s"},"placement":{"parameters":{"w":0.5}},
+		"scaling":{"max":0,"idle":"0","policy":"buffer","parameters":{"size":2,"up_per_minute":"3"},"shadow":{"policy":"demand"}},"probe":{"interval":"1.5s"},"placement":{"parameters":{"w":0.5}},
 		"quotas":{"sessions":0,"jobs_running":8,"owners":{"alice":{"sessions":2},"bob":{"jobs_queued":5}}}}`)
 	if r.StatusCode != 200 {
 		t.Fatalf("%d %s", r.StatusCode, r.body)
 	}
+	bufferOf2 := domain.ScalingSettings{Shadow: &domain.ScalingPolicy{Policy: "demand"},
+		ScalingPolicy: domain.ScalingPolicy{Policy: "buffer", Parameters: domain.Parameters{"size": "2", "up_per_minute": "3"}}}
+	byDefault := domain.DefaultScaling()
+	byDefault.Policy = domain.DefaultScalingPolicy
 	got := s.pools["brayns"].Settings
 	if !reflect.DeepEqual(got.Environment, map[string]string{"A": "1", "B": "x=2", "C": ""}) || len(got.Modules) != 3 || got.GracefulExit || !got.WaitUntilReady ||
-		got.Scaling != (domain.ScalingSettings{}) || got.Probe.Interval.Std() != 1500*time.Millisecond || got.Slots != 1 || got.CPUs != 1 {
+		!reflect.DeepEqual(got.Scaling, bufferOf2) || got.Probe.Interval.Std() != 1500*time.Millisecond || got.Slots != 1 || got.CPUs != 1 {
 		t.Errorf("written: %+v", got)
 	}
 	if q := got.Quotas; *q.Sessions != 0 || *q.JobsRunning != 8 || q.JobsQueued != nil || *q.Of("alice").Sessions != 2 || *q.Of("bob").JobsQueued != 5 {
@@ -176,7 +180,7 @@ func TestRendererRoundTrip(t *testing.T) {
 	if string(again.body) != string(r.body) || !reflect.DeepEqual(s.pools["brayns"].Settings, got) {
 		t.Errorf("written back:\n%s\n%s", r.body, again.body)
 	}
-	if r = s.ask("root", "PUT /renderers/plain", `{"command_line":"x"}`); r.StatusCode != 200 || s.pools["plain"].Settings.Scaling != domain.DefaultScaling() {
+	if r = s.ask("root", "PUT /renderers/plain", `{"command_line":"x"}`); r.StatusCode != 200 || !reflect.DeepEqual(s.pools["plain"].Settings.Scaling, byDefault) {
 		t.Errorf("defaults: %+v", s.pools["plain"].Settings)
 	}
 	for what, status := range map[string]int{"DELETE /renderers/brayns": 204, "DELETE /renderers/demo": 409, "DELETE /renderers/none": 404} {

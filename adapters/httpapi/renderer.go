@@ -116,9 +116,13 @@ func settingsOf(id domain.RendererID, in *RendererSettings) (domain.Renderer, er
 	r.Scaling = domain.DefaultScaling()
 	r.Scaling.Min, r.Scaling.Max = or(in.Scaling.Min, r.Scaling.Min), or(in.Scaling.Max, r.Scaling.Max)
 	r.Scaling.Buffer = or(in.Scaling.Buffer, r.Scaling.Buffer)
+	policy, shadow, err := policiesOf(&in.Scaling)
+	if err != nil {
+		return r, err
+	}
+	r.Scaling.ScalingPolicy, r.Scaling.Shadow = policy, shadow
 	r.Job.MaxAttempts, r.Probe.Failures = or(in.Job.MaxAttempts, 0), or(in.Probe.Failures, 0)
 	r.Quotas = quotasOf(&in.Quotas)
-	var err error
 	if r.Environment, err = environmentOf(in.EnvironmentVariables); err != nil {
 		return r, err
 	}
@@ -140,6 +144,25 @@ func quotasOf(in *QuotaSettings) *domain.QuotaSettings {
 		out.Owners[domain.Owner(o)] = domain.Quota{Sessions: q.Sessions, JobsRunning: q.JobsRunning, JobsQueued: q.JobsQueued}
 	}
 	return out
+}
+
+// policiesOf reads the policies of scaling. Their fields have the domain's names, and its list of parameters checks them.
+func policiesOf(in *ScalingSettings) (policy domain.ScalingPolicy, shadow *domain.ScalingPolicy, err error) {
+	b, err := json.Marshal(in)
+	if err != nil {
+		return policy, nil, fmt.Errorf("encode scaling settings: %w", err)
+	}
+	out := struct {
+		domain.ScalingPolicy
+		Shadow *domain.ScalingPolicy `json:"shadow"`
+	}{}
+	if err := json.Unmarshal(b, &out); err != nil {
+		return policy, nil, domain.Invalid("scaling.parameters", "the policy of scaling cannot be read: %v", err)
+	}
+	if out.Shadow != nil && out.Shadow.Policy == "" {
+		out.Shadow = nil
+	}
+	return out.ScalingPolicy, out.Shadow, nil
 }
 
 func durationsOf(in *RendererSettings, r *domain.Renderer) error {

@@ -76,7 +76,9 @@ func renderer() domain.Renderer {
 		Exclusive: true, Nodes: 1, CPUs: 8, GPUs: 1, Memory: 16384,
 		GracefulExit: true, WaitUntilReady: true, Launcher: domain.LauncherSlurm, Slots: 2, ModelsPerResource: 3, MemoryMiB: 8192, ModelLoading: domain.LoadHTTP,
 		Quotas:    &domain.QuotaSettings{Quota: quota(4, 8, 100), Owners: map[domain.Owner]domain.Quota{"ann": quota(8, 16, 1000)}},
-		Scaling:   domain.ScalingSettings{Min: 1, Max: 4, Buffer: 1, Idle: domain.Duration(5 * time.Minute)},
+		Scaling: domain.ScalingSettings{Min: 1, Max: 4, Buffer: 1, Idle: domain.Duration(5 * time.Minute),
+			ScalingPolicy: domain.ScalingPolicy{Policy: "buffer", Parameters: domain.Parameters{"size": "20%"}},
+			Shadow:        &domain.ScalingPolicy{Policy: "demand"}},
 		Placement: domain.PlacementSettings{Policy: "expected", Parameters: map[string]float64{"patience": 20}},
 	}.Checked()
 	if err != nil {
@@ -107,7 +109,7 @@ func decision(outcome, reason string) pool.Decision {
 }
 
 func scaled() pool.Decision {
-	return pool.Decision{Policy: scaling.Policy, Version: scaling.Version, Outcome: "scaled", Reason: "2 wait and 0 slots are coming", Considered: 1,
+	return pool.Decision{Policy: "demand", Version: 1, Outcome: "scaled", Reason: "2 wait and 0 slots are coming", Considered: 1,
 		Candidates: []placement.Candidate{{Resource: first, State: placement.Warm}}, Filtered: map[string]int{placement.NoFreeSlot: 1},
 		Costs: map[string]float64{"start_seconds": 0.4}, Inputs: scaling.Inputs{Max: 4, Slots: 2, Live: 1, Occupied: 1, Waiting: 2}}
 }

@@ -90,6 +90,7 @@ func (s *State) evolveConfigured(r Recorded, e RendererConfigured) {
 		next = *ps.pool
 	}
 	next.Settings, next.Removed, next.Version = e.Renderer, false, r.Version
+	next.policy = nil
 	next.Failures, next.BackoffUntil, next.LastFailure = 0, nil, "" // new settings deserve a new try
 	s.put(&next)
 }
@@ -100,7 +101,7 @@ func (s *State) evolvePool(r Recorded) {
 		case RendererRemoved:
 			p.Removed = true
 		case PoolScaled:
-			p.LastScaling = &Scaling{Position: r.Position, At: r.At, From: e.From, To: e.To, Reason: e.Decision.Reason}
+			p.LastScaling = p.LastScaling.next(r, e)
 		case PoolBackedOff:
 			p.BackoffUntil, p.LastFailure = &e.Until, e.Reason
 		}

@@ -122,19 +122,30 @@ func (m *machine) anIdlePoolGoesToItsMinimum() {
 	}
 	for _, id := range m.state.Pools() {
 		set := m.state.Pool(id).Settings
-		keep := 0
+		keep, free := 0, freeWhenIdle(set)
 		if set.ModelLoading != domain.LoadCommandLine { // for which model would one be kept?
-			keep = max(set.Scaling.Min, min(set.Scaling.Max, (set.Scaling.Buffer+set.Slots-1)/set.Slots))
+			keep = max(set.Scaling.Min, min(set.Scaling.Max, (free+set.Slots-1)/set.Slots))
 		}
 		live, slots := m.state.ResourcesOf(id), 0
 		for _, r := range live {
 			slots += r.Slots
 		}
 		// Resources that were started with fewer slots than the settings say now make up for it in number.
-		if len(live) > keep && slots-largest(live) >= set.Scaling.Buffer && len(live) > set.Scaling.Min || len(live) < min(keep, 1) {
+		if len(live) > keep && slots-largest(live) >= free && len(live) > set.Scaling.Min || len(live) < min(keep, 1) {
 			m.Fatalf("the idle pool %s has %d resources with %d slots, and %d are to be kept: %+v", id, len(live), slots, keep, set.Scaling)
 		}
 	}
+}
+
+// freeWhenIdle is how many slots a policy keeps free where nothing is asked for.
+func freeWhenIdle(set domain.Renderer) int {
+	free := set.Scaling.Buffer
+	if set.Scaling.Policy == domain.ScalingBuffer {
+		if n, percent := set.Scaling.Size("size"); !percent {
+			free = max(free, int(n))
+		}
+	}
+	return free
 }
 
 func largest(resources []*pool.Resource) int {

@@ -26,6 +26,10 @@ var (
 	renderers = []domain.RendererID{"demo", "bound", "plain"}
 	keys      = []domain.ModelKey{"A", "B", "C", "D"}
 	owners    = []domain.Owner{"ann", "bob"}
+	policies  = []domain.ScalingPolicy{
+		{}, {Policy: "demand"}, {Policy: "buffer", Parameters: domain.Parameters{"size": "2"}},
+		{Policy: "buffer", Parameters: domain.Parameters{"size": "40%", "up_per_minute": "2", "down_per_minute": "1"}},
+	}
 )
 
 func pick[T any](m *machine, name string, from []T) T {
@@ -45,6 +49,7 @@ func (m *machine) settings(id domain.RendererID) domain.Renderer {
 	r.Scaling.Max = m.number("max", 0, 4)
 	r.Scaling.Min = m.number("min", 0, min(1, r.Scaling.Max))
 	r.Scaling.Buffer = pick(m, "buffer", []int{0, 0, 1, 3})
+	r.Scaling.ScalingPolicy = pick(m, "policy", policies)
 	r.Scaling.Idle = domain.Duration(pick(m, "idle", []time.Duration{0, time.Minute, 5 * time.Minute}))
 	r.Job.MaxAttempts = m.number("attempts", 1, 3)
 	r.Quotas = pick(m, "quotas", []*domain.QuotaSettings{nil, nil, {Quota: domain.Quota{Sessions: of(2), JobsRunning: of(1), JobsQueued: of(3)}},

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/rendering-resource-manager/rrm/domain"
+	"github.com/rendering-resource-manager/rrm/domain/scaling"
 )
 
 // Pool is all that is known of one renderer beyond its resources, sessions,
@@ -27,6 +28,34 @@ type Pool struct {
 	LastFailure  string          `json:"last_failure,omitempty"`
 	Unmet        []Unmet         `json:"unmet,omitempty"` // bookings refused for want of a slot, oldest first
 	LastScaling  *Scaling        `json:"last_scaling,omitempty"`
+
+	policy *chosen // what the settings choose, made when it is first needed
+}
+
+// chosen is what the settings say of scaling, read once.
+type chosen struct {
+	scaling.Policy
+	limits scaling.Change
+}
+
+func (p *Pool) chosen() *chosen {
+	if p.policy == nil {
+		set := p.Settings.Scaling.ScalingPolicy
+		p.policy = &chosen{Policy: scaling.New(set), limits: scaling.Change{UpPerMinute: set.Count("up_per_minute"), DownPerMinute: set.Count("down_per_minute")}}
+	}
+	return p.policy
+}
+
+// scaler is the policy of scaling that the settings choose.
+func (p *Pool) scaler() scaling.Policy { return p.chosen().Policy }
+
+// change is how fast the pool may change, and what it did in the minute under way.
+func (p *Pool) change(at time.Time) scaling.Change {
+	c := p.chosen().limits
+	if l := p.LastScaling; l != nil && at.Sub(l.MinuteFrom) < time.Minute {
+		c.Started, c.Stopped = l.Started, l.Stopped
+	}
+	return c
 }
 
 // Unmet is a booking that was refused for want of a slot. It counts as demand
@@ -43,6 +72,22 @@ type Scaling struct {
 	From     int       `json:"from"`
 	To       int       `json:"to"`
 	Reason   string    `json:"reason"`
+
+	// How many were started and stopped in the minute that began with the first change after the last such minute.
+	MinuteFrom time.Time `json:"minute_from,omitzero"`
+	Started    int       `json:"started,omitempty"`
+	Stopped    int       `json:"stopped,omitempty"`
+}
+
+// next is the record of a change of size that follows this one, which may be nil.
+func (l *Scaling) next(r Recorded, e PoolScaled) *Scaling {
+	n := &Scaling{Position: r.Position, At: r.At, From: e.From, To: e.To, Reason: e.Decision.Reason, MinuteFrom: r.At}
+	if l != nil && r.At.Sub(l.MinuteFrom) < time.Minute {
+		n.MinuteFrom, n.Started, n.Stopped = l.MinuteFrom, l.Started, l.Stopped
+	}
+	n.Stopped += len(e.Stop)
+	n.Started += max(0, e.To-e.From+len(e.Stop))
+	return n
 }
 
 // Service is what concerns all pools.

@@ -26,13 +26,13 @@ func (d *decider) scale(id domain.RendererID) {
 // scaleOnce starts or stops what scaling says, and says whether it did.
 func (d *decider) scaleOnce(p *poolState) bool {
 	id, in := p.pool.Settings.ID, d.scalingInputs(p)
-	plan := scaling.Decide(in)
+	plan := scaling.Decide(p.pool.scaler(), &in)
 	if plan.Start == 0 && len(plan.Stop) == 0 {
 		d.makeRoom(p, in)
 		return false
 	}
-	d.emit(id, PoolScaled{From: in.Live, To: in.Live + plan.Start - len(plan.Stop), Stop: plan.Stop, Decision: Decision{
-		Policy: scaling.Policy, Version: scaling.Version, Outcome: "scaled", Reason: plan.Reason, Inputs: in,
+	d.emit(id, PoolScaled{From: in.Live, To: plan.Size(&in), Stop: plan.Stop, Decision: Decision{
+		Policy: plan.Policy, Version: plan.Version, Outcome: "scaled", Reason: plan.Reason, Inputs: in,
 	}})
 	for range plan.Start {
 		d.request(p.pool, wish{}, plan.Reason)
@@ -71,7 +71,7 @@ func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
 	set := p.pool.Settings
 	in := scaling.Inputs{
 		Now: d.at, Min: set.Scaling.Min, Max: set.Scaling.Max, Buffer: set.Scaling.Buffer, Slots: set.Slots,
-		Idle: set.Scaling.Idle.Std(), Occupied: len(p.resources),
+		Idle: set.Scaling.Idle.Std(), Occupied: len(p.resources), Change: p.pool.change(d.at),
 	}
 	for _, e := range p.waiting {
 		if e.Overrides == nil { // grant saw to the others
@@ -102,6 +102,7 @@ func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
 		}
 		if r.Key == "" { // the others serve only who asks for the same
 			in.FreeSlots += r.Free()
+			in.Busy += len(r.Users)
 		}
 		if r.Key == "" && r.Coming() {
 			in.ComingSlots += r.Slots
@@ -184,7 +185,7 @@ func (d *decider) grant(p *poolState, wishes []wish) {
 
 func (d *decider) scaled(p *poolState, from, by int, stop []domain.ResourceID, reason string) {
 	d.emit(p.pool.Settings.ID, PoolScaled{From: from, To: from + by, Stop: stop, Decision: Decision{
-		Policy: scaling.Policy, Version: scaling.Version, Outcome: "scaled", Reason: reason,
+		Policy: p.pool.scaler().Name(), Version: p.pool.scaler().Version(), Outcome: "scaled", Reason: reason,
 	}})
 }
 

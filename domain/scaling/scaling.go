@@ -1,9 +1,9 @@
-// Package scaling decides how many resources a pool should have: a pure
-// function from what is asked for to what to start and what to stop.
+// Package scaling decides how many resources a pool should have: pure
+// functions from what is asked for to what to start and what to stop.
 //
-// The policy is "demand": enough for who waits and for the buffer, within the
-// limits, from zero; down again when resources have been idle for a time,
-// coldest first. A pool whose resources fail to start is backed off.
+// A policy wishes for a size. Decide carries the wish out within what holds for
+// all of them: the limits, the pause after failed starts, the limits on change,
+// and which resources may go.
 package scaling
 
 import (
@@ -16,13 +16,7 @@ import (
 	"github.com/rendering-resource-manager/rrm/domain"
 )
 
-// Policy and Version name what made a decision.
-const (
-	Policy  = "demand"
-	Version = 1
-)
-
-// Inputs are all that the decision may depend on; they are recorded with it.
+// Inputs are all that a decision may depend on; they are recorded with it.
 type Inputs struct {
 	Now          time.Time     `json:"-"`
 	Min          int           `json:"min"`
@@ -34,10 +28,12 @@ type Inputs struct {
 	Live         int           `json:"live"`          // coming or ready
 	ComingSlots  int           `json:"coming_slots"`  // on resources that are not ready yet
 	FreeSlots    int           `json:"free_slots"`    // on ready resources
+	Busy         int           `json:"busy"`          // slots in use on ready resources
 	Waiting      int           `json:"waiting"`       // sessions and jobs that no free slot could take
 	Unmet        int           `json:"unmet"`         // bookings refused a moment ago
 	BackoffUntil time.Time     `json:"backoff_until"` // no starts before
-	IdleOnes     []Idle        `json:"-"`             // at least those that may go: idle for long enough, or all where there are too many
+	Change       Change        `json:"-"`
+	IdleOnes     []Idle        `json:"-"` // at least those that may go: idle for long enough, or all where there are too many
 }
 
 // Idle is a ready resource without users.
@@ -48,53 +44,90 @@ type Idle struct {
 	Slots    int // of FreeSlots on it: its own, as the settings may have changed; 0 if it serves only some
 }
 
+// Change is how fast a pool may change, and what it did in this minute.
+type Change struct {
+	UpPerMinute   int // 0: no limit
+	DownPerMinute int
+	Started       int
+	Stopped       int
+}
+
+// Policy says how many resources there should be. It is pure, and keeps
+// nothing: whatever it knows is in the inputs. What it wishes for does not
+// depend on what was started or stopped for the same wish a moment ago.
+type Policy interface {
+	Name() string
+	Version() int // raised whenever it decides otherwise on the same inputs
+	Wish(in *Inputs) Wish
+}
+
+// Wish is what a policy would have, before the limits.
+type Wish struct {
+	Least  int           // with fewer resources, coming or ready, some are started
+	Most   int           // with more, idle ones go
+	Free   int           // and only while so many free slots are left
+	Idle   time.Duration // and only after so long without users
+	Reason string        // for starting; a sentence's part
+}
+
 // Plan is the outcome. At most one of Start and Stop is set.
 type Plan struct {
-	Start  int
-	Stop   []domain.ResourceID
-	Reason string
+	Policy  string
+	Version int
+	Start   int
+	Stop    []domain.ResourceID
+	Reason  string
+}
+
+// Size is how many resources, coming or ready, there will be.
+func (p Plan) Size(in *Inputs) int { return in.Live + p.Start - len(p.Stop) }
+
+// New makes the policy that settings choose. They have been checked.
+func New(p domain.ScalingPolicy) Policy {
+	switch p.Policy {
+	case domain.ScalingBuffer:
+		return newBuffer(p)
+	default:
+		return demand{}
+	}
 }
 
 // Decide says what to start or stop now.
-func Decide(in Inputs) Plan {
-	if p := grow(in); p.Start > 0 {
-		return p
+func Decide(policy Policy, in *Inputs) Plan {
+	w := policy.Wish(in)
+	p := grow(in, w)
+	if p.Start == 0 {
+		p = shrink(in, w)
 	}
-	return shrink(in)
+	p.Policy, p.Version = policy.Name(), policy.Version()
+	return p
 }
 
-func grow(in Inputs) Plan {
-	slots := max(1, in.Slots)
-	forQueue := max(0, in.Waiting-in.ComingSlots)
-	forUnmet := max(0, in.Unmet-max(0, in.ComingSlots-in.Waiting)-in.FreeSlots)
-	// Slots that come for who waits are spoken for; what is left over counts for the buffer.
-	spare := in.FreeSlots + max(0, in.ComingSlots-in.Waiting)
-	forBuffer := max(0, in.Buffer-spare)
-	need := int(math.Ceil(float64(forQueue+max(forUnmet, forBuffer)) / float64(slots)))
-	need = max(need, in.Min-in.Live)
+func grow(in *Inputs, w Wish) Plan {
+	need, reason := w.Least-in.Live, w.Reason
+	if in.Min-in.Live > need {
+		need, reason = in.Min-in.Live, fmt.Sprintf("%d resources are fewer than the minimum of %d", in.Live, in.Min)
+	}
 	need = min(need, in.Max-in.Occupied)
+	if c := in.Change; c.UpPerMinute > 0 {
+		need = min(need, c.UpPerMinute-c.Started)
+	}
 	if need <= 0 || in.Now.Before(in.BackoffUntil) {
 		return Plan{}
-	}
-	reason := fmt.Sprintf("%d wait and %d slots are coming", in.Waiting, in.ComingSlots)
-	switch {
-	case forQueue > 0:
-	case forUnmet > 0 && forUnmet >= forBuffer:
-		reason = fmt.Sprintf("%d bookings were refused for want of a slot", in.Unmet)
-	case forBuffer > 0:
-		reason = fmt.Sprintf("%d free slots are fewer than the buffer of %d", spare, in.Buffer)
-	default:
-		reason = fmt.Sprintf("%d resources are fewer than the minimum of %d", in.Live, in.Min)
 	}
 	return Plan{Start: need, Reason: reason}
 }
 
-func shrink(in Inputs) Plan {
+// shrink stops idle resources, the coldest first. Nothing goes while somebody waits.
+func shrink(in *Inputs, w Wish) Plan {
 	if in.Waiting > 0 {
 		return Plan{}
 	}
-	spare := in.Live - in.Min
-	spareSlots := in.FreeSlots - in.Buffer - in.Unmet
+	spare, spareSlots := in.Live-max(in.Min, w.Most), in.FreeSlots-w.Free
+	may := len(in.IdleOnes)
+	if c := in.Change; c.DownPerMinute > 0 {
+		may = c.DownPerMinute - c.Stopped
+	}
 	idle := slices.Clone(in.IdleOnes)
 	slices.SortFunc(idle, func(a, b Idle) int {
 		return cmp.Or(cmp.Compare(a.Models, b.Models), a.Since.Compare(b.Since), cmp.Compare(a.Resource, b.Resource))
@@ -102,20 +135,26 @@ func shrink(in Inputs) Plan {
 	over := in.Live - in.Max // the limit was lowered: idle ones go at once
 	var p Plan
 	for _, r := range idle {
-		due := in.Now.Sub(r.Since) >= in.Idle || len(p.Stop) < over
-		if !due || spare <= 0 || r.Slots > 0 && spareSlots < r.Slots && len(p.Stop) >= over {
+		must := len(p.Stop) < over
+		due := in.Now.Sub(r.Since) >= w.Idle && len(p.Stop) < may && spare > 0 && (r.Slots == 0 || spareSlots >= r.Slots)
+		if !must && !due {
 			continue
 		}
 		p.Stop = append(p.Stop, r.Resource)
 		spare, spareSlots = spare-1, spareSlots-r.Slots
 	}
 	if len(p.Stop) > 0 {
-		p.Reason = fmt.Sprintf("idle for %s and more", in.Idle)
+		p.Reason = fmt.Sprintf("idle for %s and more", w.Idle)
 		if over > 0 {
 			p.Reason = fmt.Sprintf("%d resources are more than the maximum of %d", in.Live, in.Max)
 		}
 	}
 	return p
+}
+
+// resources is how many hold so many slots.
+func (in *Inputs) resources(slots int) int {
+	return int(math.Ceil(float64(max(0, slots)) / float64(max(1, in.Slots))))
 }
 
 // Backoff is how long a pool waits after its n-th failed start in a row:

@@ -68,7 +68,7 @@ func TestDecide(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			in := c.in
 			in.Now, in.Max, in.Idle, in.Slots = now, 4, 5*time.Minute, max(1, in.Slots)
-			got := Decide(in)
+			got := Decide(demand{}, &in)
 			if got.Start != c.start || !slices.Equal(got.Stop, c.stop) {
 				t.Errorf("start %d, stop %v: %s", got.Start, got.Stop, got.Reason)
 			}
@@ -111,7 +111,7 @@ func someInputs(t *rapid.T) Inputs {
 func TestDecideStartsTheFewestThatAreEnough(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := someInputs(t)
-		got := Decide(in).Start
+		got := Decide(demand{}, &in).Start
 		most := max(0, in.Max-in.Occupied)
 		want := 0
 		for want < most && !enough(in, want) {
@@ -129,7 +129,7 @@ func TestDecideStartsTheFewestThatAreEnough(t *testing.T) {
 func TestDecideTwiceChangesNothingMore(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := someInputs(t)
-		p := Decide(in)
+		p := Decide(demand{}, &in)
 		if p.Start > 0 && len(p.Stop) > 0 {
 			t.Fatalf("it starts and stops at once: %+v", p)
 		}
@@ -139,7 +139,7 @@ func TestDecideTwiceChangesNothingMore(t *testing.T) {
 		in.Live, in.Occupied, in.ComingSlots = in.Live+p.Start, in.Occupied+p.Start, in.ComingSlots+p.Start*in.Slots
 		in.Live, in.Occupied, in.FreeSlots = in.Live-len(p.Stop), in.Occupied-len(p.Stop), in.FreeSlots-len(p.Stop)*in.Slots
 		in.IdleOnes = slices.DeleteFunc(in.IdleOnes, func(i Idle) bool { return slices.Contains(p.Stop, i.Resource) })
-		if again := Decide(in); again.Start > 0 || len(again.Stop) > 0 {
+		if again := Decide(demand{}, &in); again.Start > 0 || len(again.Stop) > 0 {
 			t.Fatalf("first %+v, then %+v on %+v", p, again, in)
 		}
 	})

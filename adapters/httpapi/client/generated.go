@@ -538,6 +538,9 @@ type PlacementSettings struct {
 	Policy string `json:"policy,omitempty,omitzero"`
 }
 
+// PolicyParameters The policy's own settings: numbers, durations such as `30s`, percentages such as `20%`.
+type PolicyParameters = json.RawMessage
+
 // Pool defines model for Pool.
 type Pool struct {
 	// BackoffUntil No start before then.
@@ -979,6 +982,15 @@ type Scaling struct {
 	To       int         `json:"to"`
 }
 
+// ScalingPolicy A policy that decides how many resources there should be. As `shadow`, what it would do is recorded and compared, and nothing is done.
+type ScalingPolicy struct {
+	// Parameters The policy's own settings: numbers, durations such as `30s`, percentages such as `20%`.
+	Parameters PolicyParameters `json:"parameters,omitempty,omitzero"`
+
+	// Policy Its name.
+	Policy string `json:"policy,omitempty,omitzero"`
+}
+
 // ScalingSettings Bounds of the number of resources.
 type ScalingSettings struct {
 	// Buffer Free slots to keep beyond what is asked for.
@@ -992,6 +1004,15 @@ type ScalingSettings struct {
 
 	// Min Resources to keep always.
 	Min *int `json:"min,omitempty"`
+
+	// Parameters The policy's own settings: numbers, durations such as `30s`, percentages such as `20%`.
+	Parameters PolicyParameters `json:"parameters,omitempty,omitzero"`
+
+	// Policy What decides the size within these bounds: `demand` or `buffer`.
+	Policy string `json:"policy,omitempty,omitzero"`
+
+	// Shadow A policy that decides how many resources there should be. As `shadow`, what it would do is recorded and compared, and nothing is done.
+	Shadow ScalingPolicy `json:"shadow,omitempty,omitzero"`
 }
 
 // Session defines model for Session.
