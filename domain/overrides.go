@@ -21,6 +21,9 @@ type Overrides struct {
 	Reservation string            `json:"reservation,omitempty"`
 	Exclusive   bool              `json:"exclusive,omitempty"`
 	Time        Duration          `json:"allocation_time,omitempty"`
+	// Identity names, by chance and so telling nothing, the credential to start the
+	// resource with, where a launcher has accounts. The credential itself is on no record.
+	Identity string `json:"identity,omitempty"`
 }
 
 // Key tells overrides apart: the same key, the same overrides. None has the empty key.

@@ -2,9 +2,9 @@ package rrmv1_test
 
 import (
 	"bytes"
-	"context"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -109,30 +109,49 @@ func TestClientsWithoutTokensWhereTheOperatorAllowsIt(t *testing.T) {
 func TestAuthorizationIsPassedOnAndNeverLogged(t *testing.T) {
 	t.Parallel()
 	var logged bytes.Buffer
-	type passed struct {
-		session domain.SessionID
-		value   string
-	}
+	type passed struct{ authorization, identity string }
 	var got []passed
-	hook := func(cfg *rrmv1.Config) {
+	w, c := guarded(t, func(cfg *rrmv1.Config) {
 		cfg.Anonymous = true
 		cfg.Logger = slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
-		cfg.Credential = func(_ context.Context, s domain.SessionID, authorization string) error {
-			got = append(got, passed{s, authorization})
-			return nil
+		cfg.Credential = func(authorization, identity string) (string, error) {
+			got = append(got, passed{authorization, identity})
+			if strings.Contains(authorization, "wrong") {
+				return "", domain.Invalid("Authorization", "it cannot be passed on")
+			}
+			return "a name", nil
+		}
+	})
+	for launcher, want := range map[string][]passed{
+		// Asked to book, and again by each look at the status; a token of ours, or none, is never passed on.
+		domain.LauncherUnicore: {{"Bearer unicore-secret", ""}, {"Bearer unicore-secret", "a name"}},
+		domain.LauncherSlurm:   nil,
+	} {
+		got = nil
+		w.renderers["livre"] = domain.Renderer{ID: "livre", CommandLine: "livre", Launcher: launcher, ModelLoading: domain.LoadNone}
+		for _, secret := range []string{"unicore-secret", "alice", ""} {
+			d := c.with(secret)
+			s := d.begin()
+			d.must(200, "PUT", "/session/schedule", "{}")
+			d.must(200, "GET", "/session/status", nil)
+			d.call("GET", "/session/x", nil)
+			identity := ""
+			if o := w.sessions[s].Overrides; o != nil {
+				identity = o.Identity
+			}
+			if wants := launcher == domain.LauncherUnicore && secret == "unicore-secret"; (identity == "a name") != wants {
+				t.Errorf("%s, %q: on record is %q", launcher, secret, identity)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: passed on were %v, not %v", launcher, got, want)
 		}
 	}
-	_, c := guarded(t, hook)
-	for _, secret := range []string{"unicore-secret", "alice", ""} {
-		d := c.with(secret)
-		d.begin()
-		d.must(200, "PUT", "/session/schedule", "{}")
-		d.call("GET", "/session/status", nil)
-		d.call("GET", "/session/x", nil)
-	}
-	if len(got) != 1 || got[0] != (passed{id(1), "Bearer unicore-secret"}) {
-		t.Errorf("passed on were %v", got)
-	}
+	w.renderers["livre"] = domain.Renderer{ID: "livre", CommandLine: "livre", Launcher: domain.LauncherUnicore, ModelLoading: domain.LoadNone}
+	d := c.with("wrong")
+	d.begin()
+	d.must(400, "PUT", "/session/schedule", "{}")
+	d.must(200, "PUT", "/session/open", "{}") // on this machine it is nobody's business
 	if strings.Contains(logged.String(), "secret") {
 		t.Errorf("the log has the secret: %s", logged.String())
 	}

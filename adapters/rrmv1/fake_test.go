@@ -31,6 +31,7 @@ type world struct {
 	tokens    map[string]projections.Token
 	suspended bool
 	down      error // of the store
+	away      error // of the launcher
 	renewals  []domain.SessionID
 	booked    []pool.ScheduleSession
 	actors    []domain.Actor
@@ -216,10 +217,13 @@ func (w *world) Frame(context.Context, string, domain.SessionID, domain.ModelKey
 }
 
 func (w *world) Output(_ context.Context, _ pool.Resource, stream string, _ int) (io.ReadCloser, error) {
+	if w.away != nil {
+		return nil, w.away
+	}
 	return io.NopCloser(strings.NewReader(stream + ": " + w.output)), nil
 }
 
-func (w *world) Info(context.Context, pool.Resource) (string, error) { return "pid=4711\n", nil }
+func (w *world) Info(context.Context, pool.Resource) (string, error) { return "pid=4711\n", w.away }
 
 // put brings a session into a state, with what it has then.
 func (w *world) put(id domain.SessionID, state pool.SessionState) {

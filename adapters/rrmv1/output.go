@@ -27,6 +27,10 @@ func (s *Server) output(c *call, stream string) error {
 		ctx, cancel := c.bounded()
 		defer cancel()
 		out, err := s.Outputs.Output(ctx, r, stream, tailLines)
+		if _, refused := domain.AsRefusal(err); err != nil && !refused { // a cluster that is away is no fault of ours
+			s.log.Info("the output of a resource could not be read", "resource", r.ID, "error", err)
+			return "The output cannot be read at present", nil
+		}
 		if err != nil {
 			return "", err
 		}
@@ -57,10 +61,11 @@ func (s *Server) job(c *call) error {
 		ctx, cancel := c.bounded()
 		defer cancel()
 		info, err := s.Outputs.Info(ctx, r)
-		if _, refused := domain.AsRefusal(err); refused {
-			return b.String(), nil
+		if _, refused := domain.AsRefusal(err); err != nil && !refused {
+			s.log.Info("a launcher could not tell of a resource", "resource", r.ID, "error", err)
+			info = "its launcher cannot tell more at present\n"
 		}
-		return b.String() + info, err
+		return b.String() + info, nil
 	})
 }
 

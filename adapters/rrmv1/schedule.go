@@ -1,7 +1,6 @@
 package rrmv1
 
 import (
-	"context"
 	"net/http"
 
 	"github.com/rendering-resource-manager/rrm/domain"
@@ -67,8 +66,10 @@ func (s *Server) book(c *call, launcher string, again int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := s.passCredential(ctx, c, v.ID); err != nil {
-		return "", err
+	if set.With(cmd.Overrides).Launcher == domain.LauncherUnicore {
+		if cmd.Overrides.Identity, err = s.keepCredential(c, ""); err != nil {
+			return "", err
+		}
 	}
 	b, err := s.Commands.ScheduleSession(ctx, c.who.call(), cmd)
 	if r, ok := domain.AsRefusal(err); ok && r.Kind == domain.KindConflict {
@@ -86,11 +87,12 @@ func (s *Server) book(c *call, launcher string, again int) (string, error) {
 	return string(v.ID), nil
 }
 
-func (s *Server) passCredential(ctx context.Context, c *call, id domain.SessionID) error {
+// keepCredential hands a foreign Authorization on, and gives the name for it; empty if there is none.
+func (s *Server) keepCredential(c *call, identity string) (string, error) {
 	if s.Credential == nil || c.who.authorization == "" {
-		return nil
+		return "", nil
 	}
-	return s.Credential(ctx, id, c.who.authorization)
+	return s.Credential(c.who.authorization, identity)
 }
 
 // booking is the command for a request.

@@ -54,9 +54,11 @@ type Config struct {
 	Frames   Frames  // nil: there is no image stream
 	Outputs  Outputs // nil: no renderer's output was kept
 
-	// Credential is given the Authorization of a schedule request that is no
-	// token of ours, before the session is booked; nil: it is dropped. It must not be logged.
-	Credential func(ctx context.Context, session domain.SessionID, authorization string) error
+	// Credential keeps an Authorization that is no token of ours, for a session whose resource
+	// is started at a UNICORE site, and gives the name that may be on record for it. It is given that
+	// name again when the session's client sends an Authorization later, which then takes the
+	// place of the first. A "no" is a *domain.Refusal. nil: Authorizations are dropped. Never log one.
+	Credential func(authorization, identity string) (string, error)
 
 	// Open lets everyone in as an operator while no token was ever made. Only for a
 	// service on a loopback address: then Host and Origin are checked.

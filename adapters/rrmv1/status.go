@@ -73,6 +73,11 @@ func (s *Server) status(c *call) error {
 		return err
 	}
 	if !v.Ended && !c.who.reads() {
+		if o := v.Overrides; o != nil && o.Identity != "" { // a newer one; or the first, after a restart of rrm
+			if _, err := s.keepCredential(c, o.Identity); err != nil {
+				return err
+			}
+		}
 		_, err := s.Commands.RenewLease(ctx, c.who.call(), v.ID, 0)
 		if r, ok := domain.AsRefusal(err); ok && (r.Kind == domain.KindConflict || r.Kind == domain.KindNotFound) {
 			v, err = s.find(ctx, c.who, v.ID) // it has ended since

@@ -2,6 +2,7 @@ package rrmv1_test
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -213,6 +214,12 @@ func TestOutputs(t *testing.T) {
 		}
 		if got, _ := c.must(200, "GET", "/session/job", nil).doc["contents"].(string); !strings.Contains(got, "pid=4711") {
 			t.Errorf("the launcher's own words are missing: %q", got)
+		}
+		w.away = errors.New("slurm_load_jobs error: Unable to contact slurm controller")
+		for path, want := range map[string]string{"/session/log": "cannot be read at present", "/session/err": "cannot be read at present", "/session/job": "cannot tell more at present"} {
+			if got, _ := c.must(200, "GET", path, nil).doc["contents"].(string); !strings.Contains(got, want) {
+				t.Errorf("%s of a cluster that is away: %q", path, got)
+			}
 		}
 	})
 }

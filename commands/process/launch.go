@@ -101,7 +101,7 @@ func (m *Launch) step(ctx context.Context, r *pool.Resource, set domain.Renderer
 		} else if cmd := m.dueChange(r, o); cmd != nil {
 			m.do(ctx, key, launchLimit, func(ctx context.Context) { report(ctx, m.Reporter, m.Log, "launch", cmd) })
 		} else if m.due(r.ID, set.Probe.Interval.Std()) {
-			m.do(ctx, key, set.Probe.Timeout.Std()+stopLimit, func(ctx context.Context) { m.probeReady(ctx, r, set, l) })
+			m.do(ctx, key, set.Probe.Timeout.Std()+stopLimit, func(ctx context.Context) { m.probeReady(ctx, r, set, l, o) })
 		}
 	case pool.ResourceStateStopping:
 		m.do(ctx, key, stopLimit, func(ctx context.Context) {
@@ -220,8 +220,9 @@ func (m *Launch) notReady(ctx context.Context, r *pool.Resource, set domain.Rend
 	m.fail(ctx, r, "start_timeout", fmt.Sprintf("not ready within %s: %v", limit, cause), output)
 }
 
-// probeReady notices renderers that run but do not answer any more.
-func (m *Launch) probeReady(ctx context.Context, r *pool.Resource, set domain.Renderer, l Launcher) {
+// probeReady notices renderers that run but do not answer any more. Of one that its
+// launcher cannot see now nothing is concluded: it may be out of our reach for the same reason.
+func (m *Launch) probeReady(ctx context.Context, r *pool.Resource, set domain.Renderer, l Launcher, o domain.Observed) {
 	if !set.WaitUntilReady {
 		return // it does not speak the probe; that its process lives must do
 	}
@@ -231,7 +232,7 @@ func (m *Launch) probeReady(ctx context.Context, r *pool.Resource, set domain.Re
 	if ctx.Err() != nil {
 		return
 	}
-	failures := m.probeResult(r.ID, err == nil)
+	failures := m.probeResult(r.ID, err == nil || o.State == domain.LaunchUnknown)
 	if err == nil || failures < set.Probe.Failures {
 		return
 	}

@@ -215,6 +215,30 @@ func TestHung(t *testing.T) {
 	}
 }
 
+// Of a resource that its launcher cannot see now, probes that are not answered prove nothing:
+// it is the launcher that says when it is gone, and what counts begins anew when it is seen again.
+func TestUnseenIsNotHung(t *testing.T) {
+	s := &site{resources: []pool.Resource{resource(pool.ResourceStateReady)}, observed: map[domain.ResourceID]domain.Observed{}}
+	now := began
+	m := s.manager(now)
+	m.Now = func() time.Time { return now }
+	s.probeErr = errors.New("no")
+	probe := func(state domain.LaunchState) string {
+		now = now.Add(time.Second)
+		s.observed["r1"] = domain.Observed{State: state}
+		return s.round(t, m)
+	}
+	s.round(t, m) // it was probed to get ready
+	for i, state := range []domain.LaunchState{domain.LaunchRunning, domain.LaunchUnknown, domain.LaunchUnknown, domain.LaunchUnknown, domain.LaunchRunning} {
+		if got := probe(state); got != "" || len(s.stopped) != 0 {
+			t.Fatalf("probe %d, seen as %s: it says %q and stopped %v", i, state, got, s.stopped)
+		}
+	}
+	if got := probe(domain.LaunchRunning); !strings.HasPrefix(got, "ReportFailed hung") {
+		t.Errorf("seen again, and hung: it says %q", got)
+	}
+}
+
 // What runs for us and nobody wants is stopped; what is wanted is not.
 func TestOrphans(t *testing.T) {
 	s := &site{resources: []pool.Resource{resource(pool.ResourceStateReady)}, listed: []domain.Launched{{Resource: "r1"}, {Resource: "orphan"}}}

@@ -47,6 +47,11 @@ type Options struct {
 	// LateFailures is true if a program that does not exist shows only when
 	// the resource is gone, not as a refusal of Launch.
 	LateFailures bool
+	// Bring is for a launcher that starts nothing: it has the program started by somebody else, who
+	// lets the launcher know of it, and ends it when the launcher wants it to end. Then the cases that are
+	// about how a launcher starts a program, what it gives it and what it keeps of it are left out:
+	// for those resources they are the business of whoever starts them. Nil: Launch starts it.
+	Bring func(t *testing.T, l Launcher, spec domain.LaunchSpec) domain.Launched
 	// Tunnelled is true if the address is that of a tunnel: its port is not the renderer's own, and each launcher may have another.
 	Tunnelled bool
 }
@@ -69,25 +74,29 @@ func Run(t *testing.T, make func(*testing.T) Launcher, opts Options) {
 	for _, c := range []struct {
 		name string
 		test func(suite, *testing.T, Launcher)
+		all  bool // also of launchers that start nothing
 	}{
-		{"a resource is launched, seen running, listed and stopped", suite.testLife},
-		{"launching again finds what runs", suite.testLaunchTwice},
-		{"launching at the same instant starts one", suite.testLaunchTogether},
-		{"a graceful stop asks the renderer to exit", suite.testStopGraceful},
-		{"a renderer that takes no notice is killed", suite.testStopByForce},
-		{"stopping again, and stopping the unknown, is no error", suite.testStopTwice},
-		{"children end with their renderer", suite.testChildren},
-		{"the end of a big output is read", suite.testOutput},
-		{"a new launcher adopts what runs", suite.testAdopt},
-		{"an orphan is listed and can be stopped", suite.testOrphan},
-		{"a program that does not exist is a failure with a reason", suite.testNoProgram},
-		{"a program that exits at once tells its status", suite.testExitAtOnce},
-		{"a resource killed from outside is seen as gone", suite.testKilled},
-		{"environment values arrive unchanged", suite.testEnvironment},
-		{"arguments arrive unchanged and placeholders are filled in", suite.testArguments},
-		{"an unknown placeholder is refused by name", suite.testUnknownPlaceholder},
-		{"what was never launched is gone", suite.testNeverLaunched},
+		{"a resource is launched, seen running, listed and stopped", suite.testLife, true},
+		{"launching again finds what runs", suite.testLaunchTwice, false},
+		{"launching at the same instant starts one", suite.testLaunchTogether, false},
+		{"a graceful stop asks the renderer to exit", suite.testStopGraceful, false},
+		{"a renderer that takes no notice is killed", suite.testStopByForce, false},
+		{"stopping again, and stopping the unknown, is no error", suite.testStopTwice, true},
+		{"children end with their renderer", suite.testChildren, false},
+		{"the end of a big output is read", suite.testOutput, false},
+		{"a new launcher adopts what runs", suite.testAdopt, true},
+		{"an orphan is listed and can be stopped", suite.testOrphan, false},
+		{"a program that does not exist is a failure with a reason", suite.testNoProgram, false},
+		{"a program that exits at once tells its status", suite.testExitAtOnce, false},
+		{"a resource killed from outside is seen as gone", suite.testKilled, true},
+		{"environment values arrive unchanged", suite.testEnvironment, false},
+		{"arguments arrive unchanged and placeholders are filled in", suite.testArguments, false},
+		{"an unknown placeholder is refused by name", suite.testUnknownPlaceholder, false},
+		{"what was never launched is gone", suite.testNeverLaunched, true},
 	} {
+		if s.Bring != nil && !c.all {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			c.test(s, t, make(t))
@@ -138,6 +147,9 @@ func (s suite) fit(r domain.Renderer) domain.Renderer {
 // launch launches and leaves nothing behind, whatever becomes of the test.
 func (s suite) launch(t *testing.T, l Launcher, spec domain.LaunchSpec) domain.Launched {
 	t.Helper()
+	if s.Bring != nil {
+		return s.Bring(t, l, spec)
+	}
 	r, err := l.Launch(t.Context(), spec)
 	if err != nil {
 		t.Fatalf("launch %s: %v", spec.Resource, err)

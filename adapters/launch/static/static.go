@@ -57,14 +57,18 @@ func New(h Heartbeats, every time.Duration) *Launcher {
 // patience is after how long of silence a resource is lost.
 func (l *Launcher) patience() time.Duration { return Missed * l.every }
 
+// overdue is after how long of silence a heartbeat counts as missed: some are late.
+func (l *Launcher) overdue() time.Duration { return l.every + l.every/4 }
+
 // Launch refuses: these resources are started elsewhere and register themselves.
 func (l *Launcher) Launch(_ context.Context, spec domain.LaunchSpec) (domain.Launched, error) {
 	return domain.Launched{}, &domain.Refusal{Kind: domain.KindInvalid, Code: "launch_failed", Field: "launcher", Reason: fmt.Sprintf(
 		"resources of %q are not started by rrm; they register themselves, see rrm agent", spec.Renderer.ID)}
 }
 
-// Observe takes for running who was heard of, and for gone who missed three
-// heartbeats. Only what could have been heard counts as missed: not what came, or did
+// Observe takes for running who was heard of, for gone who missed three
+// heartbeats, and for unknown who missed one or two: its machine may be dead, or just
+// the way to it, so that nothing else is to be concluded from its silence. Only what could have been heard counts as missed: not what came, or did
 // not, before a start of rrm, or while the heartbeats could not be read (then all are unknown).
 func (l *Launcher) Observe(ctx context.Context, resources []domain.Launched) ([]domain.Observed, error) {
 	if err := ctx.Err(); err != nil {
@@ -87,10 +91,11 @@ func (l *Launcher) Observe(ctx context.Context, resources []domain.Launched) ([]
 		age, heard := ages[r.Resource]
 		out[i] = domain.Observed{Launched: r, State: domain.LaunchRunning}
 		switch o := &out[i]; {
+		case silences[r.Resource] <= l.patience() && !heard:
+			o.State, o.Reason = domain.LaunchPending, "no heartbeat has come yet"
+		case silences[r.Resource] <= l.overdue():
 		case silences[r.Resource] <= l.patience():
-			if !heard {
-				o.State, o.Reason = domain.LaunchPending, "no heartbeat has come yet"
-			}
+			o.State, o.Reason = domain.LaunchUnknown, fmt.Sprintf("its heartbeat is overdue, the last came %.1f s ago", age.Seconds())
 		case !heard:
 			o.State, o.Reason = domain.LaunchGone, "no heartbeat ever came"
 		default:

@@ -8,19 +8,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rendering-resource-manager/rrm/adapters/launch/launchtest"
 	"github.com/rendering-resource-manager/rrm/domain"
 )
-
-// A launcher that starts nothing cannot run the suite of those that do: most of its cases are
-// about the program that is started, which here is the business of who registers (cmd/rrm/agent). What
-// of it concerns this launcher is here, in the same order, and end to end in cmd/rrm/service.
-var _ launchtest.Launcher = (*Launcher)(nil)
 
 // machines are the resources that send heartbeats, by a clock that the test moves.
 type machines struct {
 	mu    sync.Mutex
 	now   time.Time
+	wall  bool // the clock goes by itself
 	last  map[domain.ResourceID]time.Time
 	asked map[domain.ResourceID]int
 	away  error
@@ -38,7 +33,7 @@ func (m *machines) Ages(_ context.Context, ids []domain.ResourceID) (map[domain.
 	out := map[domain.ResourceID]time.Duration{}
 	for _, id := range ids {
 		if at, ok := m.last[id]; ok {
-			out[id] = m.now.Sub(at)
+			out[id] = m.at().Sub(at)
 		}
 	}
 	return out, m.away
@@ -49,6 +44,13 @@ func (m *machines) AskToStop(_ context.Context, id domain.ResourceID) error {
 	defer m.mu.Unlock()
 	m.asked[id]++
 	return m.away
+}
+
+func (m *machines) at() time.Time {
+	if m.wall {
+		return time.Now()
+	}
+	return m.now
 }
 
 func (m *machines) clock() time.Time {
@@ -62,7 +64,7 @@ func (m *machines) beat(ids ...domain.ResourceID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, id := range ids {
-		m.last[id] = m.now
+		m.last[id] = m.at()
 	}
 }
 
@@ -146,7 +148,9 @@ func TestThreeMissed(t *testing.T) {
 	l := open(m)
 	m.beat("a", "b")
 	want(t, "registered", look(t, l, "a", "b")["a"], domain.LaunchRunning, "")
-	want(t, "two missed", watch(t, m, l, 2900*time.Millisecond, "a", "b")["a"], domain.LaunchRunning, "")
+	want(t, "a little late", watch(t, m, l, 1250*time.Millisecond, "a", "b")["a"], domain.LaunchRunning, "")
+	m.beat("a", "b")
+	want(t, "two missed", watch(t, m, l, 2900*time.Millisecond, "a", "b")["a"], domain.LaunchUnknown, "overdue, the last came 3.0 s ago")
 	m.beat("b")
 	got := watch(t, m, l, 500*time.Millisecond, "a", "b")
 	want(t, "three missed", got["a"], domain.LaunchGone, "three heartbeats missed, the last came 3.5 s ago")
@@ -179,14 +183,14 @@ func TestDeafness(t *testing.T) {
 	want(t, "the store is away", watch(t, m, l, 20*time.Second, "a")["a"], domain.LaunchUnknown, "connection refused")
 	m.away = nil
 	want(t, "the store is back", look(t, l, "a")["a"], domain.LaunchRunning, "")
-	want(t, "some seconds later", watch(t, m, l, 1500*time.Millisecond, "a")["a"], domain.LaunchRunning, "")
+	want(t, "some seconds later", watch(t, m, l, 1500*time.Millisecond, "a")["a"], domain.LaunchUnknown, "overdue")
 	want(t, "three missed after all", watch(t, m, l, 2*time.Second, "a")["a"], domain.LaunchGone, "missed")
 
 	m.beat("b")
 	look(t, l, "b")
 	m.pass(time.Hour) // this machine slept
 	want(t, "awake", look(t, l, "b")["b"], domain.LaunchRunning, "")
-	want(t, "awake for a while", watch(t, m, l, 1500*time.Millisecond, "b")["b"], domain.LaunchRunning, "")
+	want(t, "awake for a while", watch(t, m, l, 1500*time.Millisecond, "b")["b"], domain.LaunchUnknown, "overdue")
 	want(t, "three missed since", watch(t, m, l, 2*time.Second, "b")["b"], domain.LaunchGone, "missed")
 }
 

@@ -22,6 +22,16 @@ const (
 	hiddenSecret = "(hidden)"
 )
 
+// ErrNoToken is what Options.Token says of a resource whose token is not known any
+// more. Such a resource is LaunchUnknown, and to stop it is given up: its job ends with its time.
+var ErrNoToken = errors.New("its UNICORE token is not known any more")
+
+// CheckToken says whether a token can be sent to a site. Its errors do not quote the token.
+func CheckToken(token string) error {
+	_, err := header(token)
+	return err
+}
+
 // secret is text that must not come out of this process but in a header to
 // the site. Printing or logging it by mistake hides it.
 type secret string

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/rendering-resource-manager/rrm/adapters/launch/unicore"
+	"github.com/rendering-resource-manager/rrm/adapters/launch/unicore/unicoretest"
 	"github.com/rendering-resource-manager/rrm/domain"
 )
 
@@ -22,18 +23,18 @@ func TestTroubleIsUnknownAndNeverGone(t *testing.T) {
 	var strangers atomic.Int32
 	stranger := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { strangers.Add(1) }))
 	t.Cleanup(stranger.Close)
-	status := func(code int) func(*site) {
-		return func(s *site) {
-			s.fault = only("", func(w http.ResponseWriter, _ *http.Request) { refuse(w, code, "as it was told") })
+	status := func(code int) func(*unicoretest.Site) {
+		return func(s *unicoretest.Site) {
+			s.Fault = unicoretest.Only("", func(w http.ResponseWriter, _ *http.Request) { unicoretest.Refuse(w, code, "as it was told") })
 		}
 	}
-	text := func(prefix, body string) func(*site) {
-		return func(s *site) {
-			s.fault = only(prefix, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
+	text := func(prefix, body string) func(*unicoretest.Site) {
+		return func(s *unicoretest.Site) {
+			s.Fault = unicoretest.Only(prefix, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
 		}
 	}
 	for name, c := range map[string]struct {
-		trouble func(*site)
+		trouble func(*unicoretest.Site)
 		reason  string
 	}{
 		"the token has expired":             {status(432), "the token has expired: the site answers 432"},
@@ -41,7 +42,7 @@ func TestTroubleIsUnknownAndNeverGone(t *testing.T) {
 		"the token is not enough":           {status(403), "refuses the token: it answers 403"},
 		"it is broken":                      {status(500), "the site answers 500: as it was told"},
 		"the gateway finds no site":         {status(503), "not available now"},
-		"it shows strangers nothing":        {func(s *site) { s.anonymous = true }, "anonymous"},
+		"it shows strangers nothing":        {func(s *unicoretest.Site) { s.Anonymous = true }, "anonymous"},
 		"every answer is not found":         {status(404), "404"},
 		"its lists are not JSON":            {text("GET /jobs", "<html>"), "not understood"},
 		"its lists are something else":      {text("GET /jobs", "{}"), "not understood"},
@@ -49,28 +50,28 @@ func TestTroubleIsUnknownAndNeverGone(t *testing.T) {
 		"a job has no status":               {text("GET /jobs/", `{"name": "x"}`), "no status"},
 		"a job has a status not known":      {text("GET /jobs/", `{"status": "DREAMING"}`), "DREAMING"},
 		"an answer never ends":              {text("GET /jobs", `{"jobs": ["`+strings.Repeat("x", 5<<20)+`"]}`), "longer than"},
-		"its addresses are of another host": {func(s *site) { s.hrefBase = "https://elsewhere.invalid" + core }, "not at the site"},
-		"it sends us elsewhere": {func(s *site) {
-			s.fault = only("GET ", func(w http.ResponseWriter, r *http.Request) {
+		"its addresses are of another host": {func(s *unicoretest.Site) { s.HrefBase = "https://elsewhere.invalid" + unicoretest.Core }, "not at the site"},
+		"it sends us elsewhere": {func(s *unicoretest.Site) {
+			s.Fault = unicoretest.Only("GET ", func(w http.ResponseWriter, r *http.Request) {
 				http.Redirect(w, r, stranger.URL+r.URL.RequestURI(), http.StatusTemporaryRedirect)
 			})
 		}, "redirect"},
-		"it does not answer in time": {func(s *site) {
-			s.fault = only("GET /jobs", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+		"it does not answer in time": {func(s *unicoretest.Site) {
+			s.Fault = unicoretest.Only("GET /jobs", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 		}, "deadline exceeded"},
-		"it cuts connections": {func(s *site) {
-			s.fault = only("GET /jobs", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+		"it cuts connections": {func(s *unicoretest.Site) {
+			s.Fault = unicoretest.Only("GET /jobs", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 		}, "EOF"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
+			s := unicoretest.Start(t)
 			opts := options(t, s)
 			opts.Timeout = 300 * time.Millisecond
 			l := open(t, opts)
 			r := launch(t, l, spec(t, "r"))
 			before := ready(t, l, r)
-			s.change(c.trouble)
+			s.Change(c.trouble)
 			last := before
 			eventually(t, func() (bool, string) {
 				last = observe(t, l, r)
@@ -82,7 +83,7 @@ func TestTroubleIsUnknownAndNeverGone(t *testing.T) {
 			if string(last.Handle) != string(r.Handle) || last.Address != r.Address {
 				t.Errorf("the unknown is %+v, want its handle and address kept", last.Launched)
 			}
-			s.change(func(s *site) { s.fault, s.anonymous, s.hrefBase = nil, false, "" })
+			s.Change(func(s *unicoretest.Site) { s.Fault, s.Anonymous, s.HrefBase = nil, false, "" })
 			after := becomes(t, l, r, domain.LaunchRunning, "")
 			if after.Node != before.Node || !after.Started.Equal(before.Started) {
 				t.Errorf("afterwards it is %+v, want %+v", after, before)
@@ -98,15 +99,17 @@ func TestTroubleIsUnknownAndNeverGone(t *testing.T) {
 
 func TestTroubleIsNoEmptyListAndNoSuccess(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	l := open(t, options(t, s))
 	r := launch(t, l, spec(t, "r"))
 	ready(t, l, r)
-	for name, trouble := range map[string]func(*site){
-		"anonymous": func(s *site) { s.anonymous, s.sessions = true, map[string]string{} },
-		"expired":   func(s *site) { s.fault = only("", func(w http.ResponseWriter, _ *http.Request) { refuse(w, 432, "") }) },
+	for name, trouble := range map[string]func(*unicoretest.Site){
+		"anonymous": func(s *unicoretest.Site) { s.Anonymous, s.Sessions = true, map[string]string{} },
+		"expired": func(s *unicoretest.Site) {
+			s.Fault = unicoretest.Only("", func(w http.ResponseWriter, _ *http.Request) { unicoretest.Refuse(w, 432, "") })
+		},
 	} {
-		s.change(trouble)
+		s.Change(trouble)
 		for kind, l := range map[string]*unicore.Launcher{"the same": l, "a new": open(t, options(t, s))} {
 			eventually(t, func() (bool, string) { // a list may be as old as Options.Every
 				all, err := l.List(t.Context())
@@ -119,7 +122,7 @@ func TestTroubleIsNoEmptyListAndNoSuccess(t *testing.T) {
 				t.Errorf("%s: %s launcher says it has launched", name, kind)
 			}
 		}
-		s.change(func(s *site) { s.fault, s.anonymous = nil, false })
+		s.Change(func(s *unicoretest.Site) { s.Fault, s.Anonymous = nil, false })
 	}
 	if n := begun(s, "r"); n != 1 {
 		t.Errorf("%d jobs were started, want 1", n)
@@ -128,13 +131,13 @@ func TestTroubleIsNoEmptyListAndNoSuccess(t *testing.T) {
 
 func TestRestartedSite(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	l := open(t, options(t, s))
 	r := launch(t, l, spec(t, "r"))
 	o := ready(t, l, r)
-	expired := s.count("")
-	s.restart()
-	if s.count("") < expired {
+	expired := s.Count("")
+	s.Restart()
+	if s.Count("") < expired {
 		t.Fatal("the double forgot more than its sessions")
 	}
 	// The sessions are gone; the credentials are sent again, and nobody notices.
@@ -153,15 +156,15 @@ func TestRestartedSite(t *testing.T) {
 
 func TestTokenIsReplaced(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	l := open(t, opts)
 	r := launch(t, l, spec(t, "r"))
 	ready(t, l, r)
 	const next = "the-next-token"
-	s.change(func(s *site) {
-		s.sessions = map[string]string{}
-		s.users = map[string]string{"Bearer " + next: s.users[goodToken]}
+	s.Change(func(s *unicoretest.Site) {
+		s.Sessions = map[string]string{}
+		s.Users = map[string]string{"Bearer " + next: s.Users[unicoretest.Token]}
 	})
 	becomes(t, l, r, domain.LaunchUnknown, "refuses the token")
 	if err := os.WriteFile(opts.TokenFile, nil, 0o600); err != nil {
@@ -176,7 +179,7 @@ func TestTokenIsReplaced(t *testing.T) {
 
 func TestTokensOfRequests(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	alice := secretFor(t, s, "CN=Alice")
 	var mine atomic.Value
@@ -191,11 +194,11 @@ func TestTokensOfRequests(t *testing.T) {
 	hers, ours := launch(t, l, spec(t, "of-alice")), launch(t, l, spec(t, "of-service"))
 	ready(t, l, hers)
 	ready(t, l, ours)
-	if j := s.named("of-alice")[0]; j.owner != "CN=Alice" {
-		t.Errorf("the job is %s's, want Alice's", j.owner)
+	if j := s.Named("of-alice")[0]; j.Owner != "CN=Alice" {
+		t.Errorf("the job is %s's, want Alice's", j.Owner)
 	}
-	if j := s.named("of-service")[0]; j.owner != "CN=Renderer,O=Test" {
-		t.Errorf("the job is %s's, want the service's", j.owner)
+	if j := s.Named("of-service")[0]; j.Owner != "CN=Renderer,O=Test" {
+		t.Errorf("the job is %s's, want the service's", j.Owner)
 	}
 	both, err := l.List(t.Context())
 	if err != nil || len(both) != 2 {
@@ -212,16 +215,16 @@ func TestTokensOfRequests(t *testing.T) {
 }
 
 // secretFor makes the site know a token.
-func secretFor(t *testing.T, s *site, dn string) string {
+func secretFor(t *testing.T, s *unicoretest.Site, dn string) string {
 	t.Helper()
 	token := "Bearer token-of-" + strings.TrimPrefix(dn, "CN=")
-	s.change(func(s *site) { s.users[token] = dn })
+	s.Change(func(s *unicoretest.Site) { s.Users[token] = dn })
 	return token
 }
 
 func TestSecretsStayInside(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	var log buffer
 	opts.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -229,9 +232,9 @@ func TestSecretsStayInside(t *testing.T) {
 	r := launch(t, l, spec(t, "r"))
 	o := ready(t, l, r)
 	said := []string{fmt.Sprintf("%+v %s %+v", l, r.Handle, o)}
-	s.change(func(s *site) { // it answers with what it was sent
-		s.fault = only("", func(w http.ResponseWriter, r *http.Request) {
-			refuse(w, http.StatusForbidden, fmt.Sprintf("%v %s", r.Header, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")))
+	s.Change(func(s *unicoretest.Site) { // it answers with what it was sent
+		s.Fault = unicoretest.Only("", func(w http.ResponseWriter, r *http.Request) {
+			unicoretest.Refuse(w, http.StatusForbidden, fmt.Sprintf("%v %s", r.Header, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")))
 		})
 	})
 	said = append(said, becomes(t, l, r, domain.LaunchUnknown, "hidden").Reason)
@@ -250,8 +253,8 @@ func TestSecretsStayInside(t *testing.T) {
 		said = append(said, err.Error())
 	}
 	said = append(said, log.String())
-	s.change(func(s *site) {
-		for session := range s.sessions {
+	s.Change(func(s *unicoretest.Site) {
+		for session := range s.Sessions {
 			for _, text := range said {
 				if strings.Contains(text, session) {
 					t.Errorf("the session is told: %s", text)
@@ -260,7 +263,7 @@ func TestSecretsStayInside(t *testing.T) {
 		}
 	})
 	for _, text := range said {
-		if strings.Contains(text, strings.TrimPrefix(goodToken, "Bearer ")) {
+		if strings.Contains(text, strings.TrimPrefix(unicoretest.Token, "Bearer ")) {
 			t.Errorf("the token is told: %s", text)
 		}
 	}
@@ -271,13 +274,13 @@ func TestSecretsStayInside(t *testing.T) {
 
 func TestTLS(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	opts.CAFile = ""
 	if _, err := open(t, opts).Launch(t.Context(), spec(t, "r")); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("got %v, want a site with an unknown certificate to be refused", err)
 	}
-	if s.count("") != 0 {
+	if s.Count("") != 0 {
 		t.Error("something was sent to a site with an unknown certificate")
 	}
 	for range 2 {
@@ -304,7 +307,7 @@ func TestTLS(t *testing.T) {
 // A site that hangs must not hold up whoever looks at other launchers too.
 func TestObserveReturnsInTime(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	opts.ObserveWait = 50 * time.Millisecond
 	for _, name := range []string{"alice", "bob", "r"} {
@@ -316,8 +319,8 @@ func TestObserveReturnsInTime(t *testing.T) {
 	l := open(t, opts)
 	r := launch(t, l, spec(t, "r"))
 	ready(t, l, r)
-	s.change(func(s *site) {
-		s.fault = only("GET /jobs", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	s.Change(func(s *unicoretest.Site) {
+		s.Fault = unicoretest.Only("GET /jobs", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	})
 	for range 3 {
 		start := time.Now()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rendering-resource-manager/rrm/adapters/launch/launchtest"
 	"github.com/rendering-resource-manager/rrm/adapters/launch/unicore"
+	"github.com/rendering-resource-manager/rrm/adapters/launch/unicore/unicoretest"
 	"github.com/rendering-resource-manager/rrm/domain"
 )
 
@@ -102,9 +103,9 @@ func pid(address string) (n int, err error) {
 }
 
 // begun is how many jobs of a resource were ever started, and exist.
-func begun(s *site, name string) (n int) {
-	for _, j := range s.named(name) {
-		if j.submitted() {
+func begun(s *unicoretest.Site, name string) (n int) {
+	for _, j := range s.Named(name) {
+		if j.Submitted() {
 			n++
 		}
 	}

@@ -9,12 +9,13 @@ import (
 	"time"
 
 	"github.com/rendering-resource-manager/rrm/adapters/launch/unicore"
+	"github.com/rendering-resource-manager/rrm/adapters/launch/unicore/unicoretest"
 	"github.com/rendering-resource-manager/rrm/domain"
 )
 
 func TestDescription(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	opts.Imports = []unicore.Transfer{{From: "link:/data/models", To: "models"}}
 	opts.Exports = []unicore.Transfer{{From: "stdout", To: "https://archive.invalid/stdout"}}
@@ -31,7 +32,7 @@ func TestDescription(t *testing.T) {
 		t.Errorf("it ends at %s, want %s", o.Ends, want)
 	}
 	name := "rrm." + opts.Service + ".full"
-	want := description{
+	want := unicoretest.Description{
 		Name: name, Tags: []string{"rrm." + opts.Service, name}, Executable: "/bin/bash", Arguments: []string{"rrm-start"}, Project: "proj3",
 		Resources: map[string]string{
 			"Nodes": "2", "CPUsPerNode": "8", "GPUsPerNode": "1", "Memory": "4096M", "Runtime": "5400",
@@ -40,7 +41,7 @@ func TestDescription(t *testing.T) {
 		Imports: []map[string]string{{"From": "link:/data/models", "To": "models"}}, Exports: []map[string]string{{"From": "stdout", "To": "https://archive.invalid/stdout"}},
 		HaveClientStageIn: "true",
 	}
-	if got := s.named("full")[0].description; !reflect.DeepEqual(got, want) {
+	if got := s.Named("full")[0].Description; !reflect.DeepEqual(got, want) {
 		t.Errorf("the description is %+v, want %+v", got, want)
 	}
 	little := spec(t, "little")
@@ -48,7 +49,7 @@ func TestDescription(t *testing.T) {
 	if o := ready(t, l, launch(t, l, little)); !o.Ends.IsZero() {
 		t.Errorf("it ends at %s, want no end", o.Ends)
 	}
-	if got := s.named("little")[0].description.Resources; len(got) != 0 {
+	if got := s.Named("little")[0].Description.Resources; len(got) != 0 {
 		t.Errorf("a renderer that asks for nothing asks for %v", got)
 	}
 }
@@ -56,7 +57,7 @@ func TestDescription(t *testing.T) {
 // What the script does for the renderer on its node.
 func TestStartScript(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	l := open(t, opts)
 	work := t.TempDir() + "/a $(touch x) directory"
@@ -91,8 +92,8 @@ func TestStartScript(t *testing.T) {
 	if reason != "exit status 98" || !strings.Contains(stderr, "the environment module gcc/13 cannot be loaded") {
 		t.Errorf("%s, %q; want a module that is missing to be told", reason, stderr)
 	}
-	s.change(func(s *site) {
-		s.environ = []string{`BASH_FUNC_module%%=() { echo "module $*"; export A=module B=module; }`}
+	s.Change(func(s *unicoretest.Site) {
+		s.Environ = []string{`BASH_FUNC_module%%=() { echo "module $*"; export A=module B=module; }`}
 	})
 	reason, stdout, _ = run("modules", func(r *domain.Renderer) {
 		r.CommandLine, r.Modules = `printenv A B`, []string{"gcc/13", "mesa"}
@@ -123,7 +124,7 @@ func TestStartScript(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	l := open(t, options(t, s))
 	for field, change := range map[string]func(*domain.LaunchSpec){
 		"qos":                              func(s *domain.LaunchSpec) { s.Renderer.QOS = "high" },
@@ -143,24 +144,24 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("got %v, want a refusal of %s", err, field)
 		}
 	}
-	if s.count("") != 0 {
+	if s.Count("") != 0 {
 		t.Error("the site was asked about what cannot be launched")
 	}
 }
 
 func TestOptions(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	for name, change := range map[string]func(*unicore.Options){
 		"no service":            func(o *unicore.Options) { o.Service = "" },
 		"a service with dots":   func(o *unicore.Options) { o.Service = "a.b" },
 		"no token":              func(o *unicore.Options) { o.TokenFile = "" },
 		"no site":               func(o *unicore.Options) { o.Site = "" },
-		"site and registry":     func(o *unicore.Options) { o.Registry = s.server.URL },
+		"site and registry":     func(o *unicore.Options) { o.Registry = s.Server.URL },
 		"http":                  func(o *unicore.Options) { o.Site = strings.Replace(o.Site, "https:", "http:", 1) },
 		"a password in the URL": func(o *unicore.Options) { o.Site = strings.Replace(o.Site, "//", "//me:secret@", 1) },
 		"another API":           func(o *unicore.Options) { o.Site += "/jobs" },
-		"dots in the path":      func(o *unicore.Options) { o.Site = s.server.URL + "/SITE/../rest/core" },
+		"dots in the path":      func(o *unicore.Options) { o.Site = s.Server.URL + "/SITE/../rest/core" },
 		"a host with a space":   func(o *unicore.Options) { o.ListenHost = "a b" },
 		"ports upside down":     func(o *unicore.Options) { o.FirstPort, o.LastPort = 9000, 8000 },
 	} {
@@ -207,10 +208,10 @@ func TestRegistry(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
-			s.change(func(s *site) { s.registry = c.entries(s.base()) })
+			s := unicoretest.Start(t)
+			s.Change(func(s *unicoretest.Site) { s.Registry = c.entries(s.Base()) })
 			opts := options(t, s)
-			opts.Site, opts.Registry, opts.SiteName, opts.Hosts = "", s.server.URL+"/REG/rest/registries/default_registry", c.site, c.hosts
+			opts.Site, opts.Registry, opts.SiteName, opts.Hosts = "", s.Server.URL+"/REG/rest/registries/default_registry", c.site, c.hosts
 			l := open(t, opts)
 			r, err := l.Launch(t.Context(), spec(t, "r"))
 			if c.err != "" {
@@ -223,7 +224,7 @@ func TestRegistry(t *testing.T) {
 				t.Fatal(err)
 			}
 			ready(t, l, r)
-			if n := s.count("GET /REG/"); n != 1 {
+			if n := s.Count("GET /REG/"); n != 1 {
 				t.Errorf("the registry was asked %d times, want once", n)
 			}
 		})
@@ -232,28 +233,28 @@ func TestRegistry(t *testing.T) {
 
 func TestSubmissionIsOff(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.change(func(s *site) {
-		s.fault = only("POST /jobs", func(w http.ResponseWriter, _ *http.Request) { refuse(w, 503, "maintenance until noon") })
+	s := unicoretest.Start(t)
+	s.Change(func(s *unicoretest.Site) {
+		s.Fault = unicoretest.Only("POST /jobs", func(w http.ResponseWriter, _ *http.Request) { unicoretest.Refuse(w, 503, "maintenance until noon") })
 	})
 	_, err := open(t, options(t, s)).Launch(t.Context(), spec(t, "r"))
 	refusal, ok := domain.AsRefusal(err)
 	if !ok || refusal.Kind != domain.KindUnavailable || refusal.RetryAfter == 0 || !strings.Contains(refusal.Reason, "maintenance until noon") {
 		t.Errorf("got %v, want the site's reason and when to ask again", err)
 	}
-	if n := s.count("POST /jobs"); n != 1 {
+	if n := s.Count("POST /jobs"); n != 1 {
 		t.Errorf("the job was submitted %d times; nobody knows what became of the first", n)
 	}
 }
 
 func TestForeignAddresses(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	for _, base := range []string{
-		"https://elsewhere.invalid" + core, "http://" + s.server.Listener.Addr().String() + core,
-		s.server.URL + "/OTHER/rest/core", s.base() + "/jobs/..", s.base() + "/jobs/x?y=",
+		"https://elsewhere.invalid" + unicoretest.Core, "http://" + s.Server.Listener.Addr().String() + unicoretest.Core,
+		s.Server.URL + "/OTHER/rest/core", s.Base() + "/jobs/..", s.Base() + "/jobs/x?y=",
 	} {
-		s.change(func(s *site) { s.hrefBase = base })
+		s.Change(func(s *unicoretest.Site) { s.HrefBase = base })
 		if r, err := open(t, options(t, s)).Launch(t.Context(), spec(t, "r")); err == nil {
 			t.Errorf("%s: launched %+v", base, r)
 		}

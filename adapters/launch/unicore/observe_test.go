@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/rendering-resource-manager/rrm/adapters/launch/unicore"
+	"github.com/rendering-resource-manager/rrm/adapters/launch/unicore/unicoretest"
 	"github.com/rendering-resource-manager/rrm/domain"
 )
 
 // A round is one list; a job that runs is asked for rarely, one that has ended never again.
 func TestOneListARound(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	l := open(t, opts)
 	const many = 6
@@ -31,7 +32,7 @@ func TestOneListARound(t *testing.T) {
 	opts.Every, opts.RunningEvery = time.Hour, time.Hour
 	second := open(t, opts)
 	for round := range 3 {
-		before := [2]int{s.count("GET /jobs?"), s.count("GET /jobs/")}
+		before := [2]int{s.Count("GET /jobs?"), s.Count("GET /jobs/")}
 		got, err := second.Observe(t.Context(), all)
 		if err != nil {
 			t.Fatal(err)
@@ -41,7 +42,7 @@ func TestOneListARound(t *testing.T) {
 				t.Errorf("%s is %s, %s; want %s", o.Resource, o.State, o.Reason, want)
 			}
 		}
-		lists, jobs := s.count("GET /jobs?")-before[0], s.count("GET /jobs/")-before[1]
+		lists, jobs := s.Count("GET /jobs?")-before[0], s.Count("GET /jobs/")-before[1]
 		if round == 0 && (lists != 1 || jobs != many) || round > 0 && lists+jobs != 0 {
 			t.Errorf("round %d: %d lists and %d jobs were asked for", round, lists, jobs)
 		}
@@ -54,11 +55,11 @@ func TestOneListARound(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	before := [2]int{s.count("GET /jobs?"), s.count("GET /jobs/")}
+	before := [2]int{s.Count("GET /jobs?"), s.Count("GET /jobs/")}
 	if _, err := third.Observe(t.Context(), all); err != nil {
 		t.Fatal(err)
 	}
-	if lists, jobs := s.count("GET /jobs?")-before[0], s.count("GET /jobs/")-before[1]; lists != 1 || jobs != 0 {
+	if lists, jobs := s.Count("GET /jobs?")-before[0], s.Count("GET /jobs/")-before[1]; lists != 1 || jobs != 0 {
 		t.Errorf("%d lists and %d jobs were asked for, want one list", lists, jobs)
 	}
 }
@@ -66,12 +67,12 @@ func TestOneListARound(t *testing.T) {
 // UNICORE notices 30 to 60 s late that a job runs. Its renderer is used at once.
 func TestLateStatus(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.change(func(s *site) { s.lag = time.Hour })
+	s := unicoretest.Start(t)
+	s.Change(func(s *unicoretest.Site) { s.Lag = time.Hour })
 	l := open(t, options(t, s))
 	r := launch(t, l, spec(t, "r"))
 	ready(t, l, r)
-	if status := s.named("r")[0].properties("")["status"]; status != "QUEUED" {
+	if status := s.Named("r")[0].Properties("")["status"]; status != "QUEUED" {
 		t.Errorf("the site says %s, want it to be late", status)
 	}
 	if err := l.Stop(t.Context(), r, true); err != nil {
@@ -81,14 +82,14 @@ func TestLateStatus(t *testing.T) {
 
 func TestPendingTellsWhy(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	r := launch(t, open(t, opts), spec(t, "r"))
-	s.change(func(s *site) {
+	s.Change(func(s *unicoretest.Site) {
 		waits := map[string]any{
-			"name": s.jobs[jobOf(t, r)].name, "status": "QUEUED", "queue": "prod", "batchSystemID": 17, "statusMessage": "Resources",
+			"name": s.Jobs[jobOf(t, r)].Name, "status": "QUEUED", "queue": "prod", "batchSystemID": 17, "statusMessage": "Resources",
 		}
-		s.fault = only("GET /jobs/", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, waits) })
+		s.Fault = unicoretest.Only("GET /jobs/", func(w http.ResponseWriter, _ *http.Request) { unicoretest.Answer(w, http.StatusOK, waits) })
 	})
 	becomes(t, open(t, opts), r, domain.LaunchPending, "queued in prod, batch job 17: Resources")
 }
@@ -100,14 +101,14 @@ func jobOf(t *testing.T, r domain.Launched) string {
 
 func TestJobRemovedBehindOurBack(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	l := open(t, opts)
 	r := launch(t, l, spec(t, "r"))
 	ready(t, l, r)
-	j := s.job(jobOf(t, r))
-	s.change(func(s *site) { delete(s.jobs, j.id) })
-	defer j.abort()
+	j := s.Job(jobOf(t, r))
+	s.Change(func(s *unicoretest.Site) { delete(s.Jobs, j.ID) })
+	defer j.Abort()
 	becomes(t, l, r, domain.LaunchGone, "no job")
 	becomes(t, open(t, opts), r, domain.LaunchGone, "no job")
 	if _, err := l.Output(t.Context(), r, "stdout", 10); err == nil {
@@ -119,7 +120,7 @@ func TestJobRemovedBehindOurBack(t *testing.T) {
 	// Launched again it is another job.
 	again := launch(t, l, spec(t, "r"))
 	ready(t, l, again)
-	if jobOf(t, again) == j.id {
+	if jobOf(t, again) == j.ID {
 		t.Error("the removed job was launched again")
 	}
 	// Whoever has the old handle finds the new job.
@@ -130,16 +131,16 @@ func TestJobRemovedBehindOurBack(t *testing.T) {
 
 func TestJobsOfOthers(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	l := open(t, opts)
 	mine := launch(t, l, spec(t, "mine"))
 	ready(t, l, mine)
 	// Another's job bears our tags, but not our name; another of our services has its own tags.
-	s.change(func(s *site) {
+	s.Change(func(s *unicoretest.Site) {
 		for _, name := range []string{"a-job", "rrm." + opts.Service + ".", "rrm." + opts.Service + "x.mine", "rrm." + opts.Service + ".a b"} {
-			j := newJob(s, "CN=Renderer,O=Test", description{Name: name, Tags: []string{"rrm." + opts.Service, "rrm." + opts.Service + ".mine"}})
-			s.jobs[j.id] = j
+			j := unicoretest.NewJob(s, "CN=Renderer,O=Test", unicoretest.Description{Name: name, Tags: []string{"rrm." + opts.Service, "rrm." + opts.Service + ".mine"}})
+			s.Jobs[j.ID] = j
 		}
 	})
 	all, err := l.List(t.Context())
@@ -152,29 +153,29 @@ func TestJobsOfOthers(t *testing.T) {
 	if err := l.Stop(t.Context(), mine, false); err != nil {
 		t.Fatal(err)
 	}
-	s.change(func(s *site) {
-		for _, j := range s.jobs {
-			if j.id != jobOf(t, mine) && j.properties("")["status"] != "READY" {
-				t.Errorf("%s was touched", j.name)
+	s.Change(func(s *unicoretest.Site) {
+		for _, j := range s.Jobs {
+			if j.ID != jobOf(t, mine) && j.Properties("")["status"] != "READY" {
+				t.Errorf("%s was touched", j.Name)
 			}
 		}
-		if len(s.jobs) != 5 {
-			t.Errorf("there are %d jobs, want all 5", len(s.jobs))
+		if len(s.Jobs) != 5 {
+			t.Errorf("there are %d jobs, want all 5", len(s.Jobs))
 		}
 	})
 }
 
 func TestManyJobs(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	const many = 130
-	s.change(func(s *site) {
-		s.pageSize = 60 // less than is asked for
+	s.Change(func(s *unicoretest.Site) {
+		s.PageSize = 60 // less than is asked for
 		for i := range many {
 			name := fmt.Sprintf("rrm.%s.r%03d", opts.Service, i)
-			j := newJob(s, "CN=Renderer,O=Test", description{Name: name, Tags: []string{"rrm." + opts.Service, name}})
-			s.jobs[j.id] = j
+			j := unicoretest.NewJob(s, "CN=Renderer,O=Test", unicoretest.Description{Name: name, Tags: []string{"rrm." + opts.Service, name}})
+			s.Jobs[j.ID] = j
 		}
 	})
 	all, err := open(t, opts).List(t.Context())
@@ -190,26 +191,26 @@ func TestManyJobs(t *testing.T) {
 
 func TestEndedJobsAreRemoved(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	opts.KeepEnded = 3
-	s.change(func(s *site) {
+	s.Change(func(s *unicoretest.Site) {
 		for i := range 12 {
 			name := fmt.Sprintf("rrm.%s.old%02d", opts.Service, i)
-			j := newJob(s, "CN=Renderer,O=Test", description{Name: name, Tags: []string{"rrm." + opts.Service, name}})
-			j.made = time.Now().Add(time.Duration(i-100) * time.Minute)
-			s.jobs[j.id] = j
-			j.abort()
+			j := unicoretest.NewJob(s, "CN=Renderer,O=Test", unicoretest.Description{Name: name, Tags: []string{"rrm." + opts.Service, name}})
+			j.Made = time.Now().Add(time.Duration(i-100) * time.Minute)
+			s.Jobs[j.ID] = j
+			j.Abort()
 		}
 	})
 	l := open(t, opts)
 	r := launch(t, l, spec(t, "r"))
 	eventually(t, func() (bool, string) {
 		observe(t, l, r)
-		return len(s.named("old00")) == 0 && s.count("DELETE /jobs/") == 9, fmt.Sprint(s.count("DELETE /jobs/"), " were removed")
+		return len(s.Named("old00")) == 0 && s.Count("DELETE /jobs/") == 9, fmt.Sprint(s.Count("DELETE /jobs/"), " were removed")
 	})
 	for _, name := range []string{"old09", "old10", "old11", "r"} {
-		if len(s.named(name)) != 1 {
+		if len(s.Named(name)) != 1 {
 			t.Errorf("%s was removed", name)
 		}
 	}
@@ -217,7 +218,7 @@ func TestEndedJobsAreRemoved(t *testing.T) {
 
 func TestHandlesOfOthers(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	l := open(t, options(t, s))
 	for handle, reason := range map[string]string{
 		`{"pid": 17}`: "", `"x"`: "not one of the unicore launcher", `{"site": "https://other.invalid/S/rest/core", "job": "x"}`: "launched at the site https://other.invalid",
@@ -237,7 +238,7 @@ func TestHandlesOfOthers(t *testing.T) {
 
 func TestOutput(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	l := open(t, opts)
 	sp := spec(t, "r")
@@ -246,7 +247,7 @@ func TestOutput(t *testing.T) {
 	ready(t, l, r)
 	const last = "stdout line 9999\nstdout line 10000\n"
 	for _, whole := range []bool{false, true} {
-		s.change(func(s *site) { s.noRanges = whole })
+		s.Change(func(s *unicoretest.Site) { s.NoRanges = whole })
 		for name, l := range map[string]*unicore.Launcher{"the same": l, "a new": open(t, opts)} {
 			got, err := l.Output(t.Context(), r, "stdout", int64(len(last)))
 			if err != nil || string(got) != last {
@@ -257,10 +258,10 @@ func TestOutput(t *testing.T) {
 	if err := l.Stop(t.Context(), r, true); err != nil {
 		t.Fatal(err)
 	}
-	s.change(func(s *site) {
-		s.noRanges = false
-		if want := fmt.Sprintf("bytes=-%d", len(last)); s.ranges[len(s.ranges)-1] != want {
-			t.Errorf("the file was asked for by the range %q, want %q", s.ranges[len(s.ranges)-1], want)
+	s.Change(func(s *unicoretest.Site) {
+		s.NoRanges = false
+		if want := fmt.Sprintf("bytes=-%d", len(last)); s.Ranges[len(s.Ranges)-1] != want {
+			t.Errorf("the file was asked for by the range %q, want %q", s.Ranges[len(s.Ranges)-1], want)
 		}
 	})
 	if got, err := l.Output(t.Context(), domain.Launched{Resource: "never"}, "stdout", 10); err == nil {
@@ -270,7 +271,7 @@ func TestOutput(t *testing.T) {
 
 func TestInfo(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	l := open(t, options(t, s))
 	r := launch(t, l, spec(t, "r"))
 	ready(t, l, r)
@@ -278,7 +279,7 @@ func TestInfo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"Site=" + s.base(), "Job=" + jobOf(t, r), "Status=RUNNING", "BatchSystemID=4711", "created"} {
+	for _, line := range []string{"Site=" + s.Base(), "Job=" + jobOf(t, r), "Status=RUNNING", "BatchSystemID=4711", "created"} {
 		if !strings.Contains(got, line+"\n") {
 			t.Errorf("it says %q, want the line %q", got, line)
 		}

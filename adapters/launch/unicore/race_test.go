@@ -10,47 +10,58 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rendering-resource-manager/rrm/adapters/launch/unicore/unicoretest"
 	"github.com/rendering-resource-manager/rrm/domain"
 )
 
 // However a launch is interrupted, launching again gives one started job.
 func TestInterruptedLaunch(t *testing.T) {
 	t.Parallel()
-	fails := func(w http.ResponseWriter, _ *http.Request) { refuse(w, http.StatusBadRequest, "no") }
+	fails := func(w http.ResponseWriter, _ *http.Request) { unicoretest.Refuse(w, http.StatusBadRequest, "no") }
 	for name, c := range map[string]struct {
-		fault func(s *site) func(http.ResponseWriter, *http.Request) bool
+		fault func(s *unicoretest.Site) func(http.ResponseWriter, *http.Request) bool
 		works bool // the launch itself copes
 	}{
-		"before the job":            {func(*site) func(http.ResponseWriter, *http.Request) bool { return only("POST /jobs", fails) }, false},
-		"between the job and files": {func(*site) func(http.ResponseWriter, *http.Request) bool { return only("PUT /storages", fails) }, false},
-		"between files and start":   {func(*site) func(http.ResponseWriter, *http.Request) bool { return only("POST /jobs/", fails) }, false},
-		"the answer to start lost":  {func(s *site) func(http.ResponseWriter, *http.Request) bool { return s.lost("POST /jobs/") }, true},
-		"the answer to submit lost": {func(s *site) func(http.ResponseWriter, *http.Request) bool { return s.lost("POST /jobs") }, true},
-		"the answer to a file lost": {func(s *site) func(http.ResponseWriter, *http.Request) bool { return s.lost("PUT /storages") }, true},
-		"a directory that is late": {func(s *site) func(http.ResponseWriter, *http.Request) bool {
-			s.dirDelay = 300 * time.Millisecond
+		"before the job": {func(*unicoretest.Site) func(http.ResponseWriter, *http.Request) bool {
+			return unicoretest.Only("POST /jobs", fails)
+		}, false},
+		"between the job and files": {func(*unicoretest.Site) func(http.ResponseWriter, *http.Request) bool {
+			return unicoretest.Only("PUT /storages", fails)
+		}, false},
+		"between files and start": {func(*unicoretest.Site) func(http.ResponseWriter, *http.Request) bool {
+			return unicoretest.Only("POST /jobs/", fails)
+		}, false},
+		"the answer to start lost":  {func(s *unicoretest.Site) func(http.ResponseWriter, *http.Request) bool { return lost(s, "POST /jobs/") }, true},
+		"the answer to submit lost": {func(s *unicoretest.Site) func(http.ResponseWriter, *http.Request) bool { return lost(s, "POST /jobs") }, true},
+		"the answer to a file lost": {func(s *unicoretest.Site) func(http.ResponseWriter, *http.Request) bool {
+			return lost(s, "PUT /storages")
+		}, true},
+		"a directory that is late": {func(s *unicoretest.Site) func(http.ResponseWriter, *http.Request) bool {
+			s.DirDelay = 300 * time.Millisecond
 			return nil
 		}, true},
-		"a hiccup of the gateway":    {func(*site) func(http.ResponseWriter, *http.Request) bool { return hiccup(2) }, true},
-		"a longer one of the lookup": {func(*site) func(http.ResponseWriter, *http.Request) bool { return only("GET /jobs", fails) }, false},
+		"a hiccup of the gateway": {func(*unicoretest.Site) func(http.ResponseWriter, *http.Request) bool { return hiccup(2) }, true},
+		"a longer one of the lookup": {func(*unicoretest.Site) func(http.ResponseWriter, *http.Request) bool {
+			return unicoretest.Only("GET /jobs", fails)
+		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
-			s.change(func(s *site) { s.fault = c.fault(s) })
+			s := unicoretest.Start(t)
+			s.Change(func(s *unicoretest.Site) { s.Fault = c.fault(s) })
 			opts := options(t, s)
 			r, err := open(t, opts).Launch(t.Context(), spec(t, "r"))
 			if (err == nil) != c.works {
 				t.Fatalf("launch: %v", err)
 			}
-			s.change(func(s *site) { s.fault = nil })
+			s.Change(func(s *unicoretest.Site) { s.Fault = nil })
 			l := open(t, opts)
 			again := launch(t, l, spec(t, "r"))
 			if err == nil && string(again.Handle) != string(r.Handle) {
 				t.Errorf("launched %s, then %s", r.Handle, again.Handle)
 			}
 			ready(t, l, again)
-			if all := s.named("r"); len(all) != 1 || begun(s, "r") != 1 {
+			if all := s.Named("r"); len(all) != 1 || begun(s, "r") != 1 {
 				t.Errorf("there are %d jobs, %d were started; want one", len(all), begun(s, "r"))
 			}
 		})
@@ -58,28 +69,26 @@ func TestInterruptedLaunch(t *testing.T) {
 }
 
 // lost is carried out, and then the connection is cut, once.
-func (s *site) lost(prefix string) func(http.ResponseWriter, *http.Request) bool {
+func lost(s *unicoretest.Site, prefix string) func(http.ResponseWriter, *http.Request) bool {
 	var done atomic.Bool
 	return func(w http.ResponseWriter, r *http.Request) bool {
-		return only(prefix, func(_ http.ResponseWriter, r *http.Request) {
+		return unicoretest.Only(prefix, func(_ http.ResponseWriter, r *http.Request) {
 			if done.Swap(true) {
-				s.again(w, r)
+				again(s, w, r)
 				return
 			}
-			s.again(discard{http.Header{}}, r)
+			again(s, discard{http.Header{}}, r)
 			panic(http.ErrAbortHandler)
 		})(w, r)
 	}
 }
 
 // again serves without the fault.
-func (s *site) again(w http.ResponseWriter, r *http.Request) {
-	s.mu.Lock()
-	fault := s.fault
-	s.fault = nil
-	s.mu.Unlock()
-	s.serve(w, r)
-	s.change(func(s *site) { s.fault = fault })
+func again(s *unicoretest.Site, w http.ResponseWriter, r *http.Request) {
+	var fault func(http.ResponseWriter, *http.Request) bool
+	s.Change(func(s *unicoretest.Site) { fault, s.Fault = s.Fault, nil })
+	s.ServeHTTP(w, r)
+	s.Change(func(s *unicoretest.Site) { s.Fault = fault })
 }
 
 type discard struct{ header http.Header }
@@ -108,7 +117,7 @@ func hiccup(times int) func(http.ResponseWriter, *http.Request) bool {
 // Many launchers that launch the same resource at once end with one started job, and agree on it.
 func TestRacingLaunchers(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	const racers = 6
 	handles := make([]string, racers)
@@ -129,7 +138,7 @@ func TestRacingLaunchers(t *testing.T) {
 			t.Errorf("handles %s and %s", handles[0], h)
 		}
 	}
-	if all := s.named("r"); len(all) != 1 || begun(s, "r") != 1 {
+	if all := s.Named("r"); len(all) != 1 || begun(s, "r") != 1 {
 		t.Errorf("there are %d jobs, %d were started; want one", len(all), begun(s, "r"))
 	}
 }
@@ -137,14 +146,14 @@ func TestRacingLaunchers(t *testing.T) {
 // A job that another is about to start is left to it, whatever the order of the identities.
 func TestLateRacer(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	opts.Settle = 5 * time.Second
 	go1, held := make(chan struct{}), make(chan struct{})
 	var once sync.Once
-	s.change(func(s *site) {
-		s.ids = []string{"zzz", "aaa"}
-		s.fault = func(_ http.ResponseWriter, r *http.Request) bool {
+	s.Change(func(s *unicoretest.Site) {
+		s.IDs = []string{"zzz", "aaa"}
+		s.Fault = func(_ http.ResponseWriter, r *http.Request) bool {
 			if strings.Contains(r.URL.Path, "zzz-uspace") {
 				once.Do(func() { close(held) })
 				<-go1
@@ -162,10 +171,10 @@ func TestLateRacer(t *testing.T) {
 	})
 	<-held
 	wg.Go(func() { // the second makes a job of its own, as if it had not seen the first's
-		s.change(func(s *site) {
+		s.Change(func(s *unicoretest.Site) {
 			name := "rrm." + opts.Service + ".r"
-			j := newJob(s, "CN=Renderer,O=Test", description{Name: name, Tags: []string{"rrm." + opts.Service, name}, Executable: "/bin/bash", Arguments: []string{"rrm-start"}})
-			s.jobs[j.id] = j
+			j := unicoretest.NewJob(s, "CN=Renderer,O=Test", unicoretest.Description{Name: name, Tags: []string{"rrm." + opts.Service, name}, Executable: "/bin/bash", Arguments: []string{"rrm-start"}})
+			s.Jobs[j.ID] = j
 		})
 		second, err := open(t, opts).Launch(t.Context(), spec(t, "r"))
 		if err != nil {
@@ -174,7 +183,7 @@ func TestLateRacer(t *testing.T) {
 			t.Errorf("the second has job %s, want zzz", jobOf(t, second))
 		}
 	})
-	eventually(t, func() (bool, string) { return s.count("GET /jobs/aaa") > 2, "the second does not look" })
+	eventually(t, func() (bool, string) { return s.Count("GET /jobs/aaa") > 2, "the second does not look" })
 	close(go1)
 	wg.Wait()
 	if first.Resource == "" || jobOf(t, first) != "zzz" || begun(s, "r") != 1 {

@@ -24,9 +24,17 @@ const (
 // Stop ends the resource: by the renderer's own exit request if graceful, then
 // by aborting its job. It returns when the site says that the job has ended;
 // what has ended already, or never was, is no error. After an error the job
-// may still run: stop it again. The ended job keeps its output.
+// may still run: stop it again. The ended job keeps its output. A job whose token is not known
+// any more cannot be ended; that is logged, with the job, and is no error: trying again would not help.
 func (l *Launcher) Stop(ctx context.Context, r domain.Launched, graceful bool) error {
 	t, err := l.target(ctx, r.Resource)
+	if errors.Is(err, ErrNoToken) {
+		h, _ := readHandle(r.Handle)
+		l.log.Warn("a UNICORE job cannot be ended, because its token is not known any more; it runs until its time is over",
+			"resource", r.Resource, "site", h.Site, "job", h.Job)
+		l.unreach(r.Resource)
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("stop resource %s: %w", r.Resource, err)
 	}

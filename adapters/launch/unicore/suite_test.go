@@ -17,6 +17,7 @@ import (
 
 	"github.com/rendering-resource-manager/rrm/adapters/launch/launchtest"
 	"github.com/rendering-resource-manager/rrm/adapters/launch/unicore"
+	"github.com/rendering-resource-manager/rrm/adapters/launch/unicore/unicoretest"
 	"github.com/rendering-resource-manager/rrm/domain"
 )
 
@@ -57,17 +58,17 @@ func (b *buffer) String() string {
 var ports atomic.Int32
 
 // options are those of a launcher at the double, in a hurry.
-func options(t *testing.T, s *site) unicore.Options {
+func options(t *testing.T, s *unicoretest.Site) unicore.Options {
 	t.Helper()
 	token := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(token, []byte(goodToken+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(token, []byte(unicoretest.Token+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	const block = 150
 	first := 10_000 + int(ports.Add(1)-1)%150*block
 	return unicore.Options{
 		FirstPort: first, LastPort: first + block - 1,
-		Site: s.base(), Service: rand.Text(), TokenFile: token, CAFile: s.ca(), ListenHost: "127.0.0.1",
+		Site: s.Base(), Service: rand.Text(), TokenFile: token, CAFile: s.CA(), ListenHost: "127.0.0.1",
 		Timeout: 5 * time.Second, Every: 20 * time.Millisecond, RunningEvery: 20 * time.Millisecond, ObserveWait: 5 * time.Second,
 		Settle: 500 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
 	}
@@ -89,10 +90,10 @@ type atSite struct {
 }
 
 func TestSuite(t *testing.T) {
-	var sites sync.Map // address -> *site
+	var sites sync.Map // address -> *unicoretest.Site
 	launchtest.Run(t, func(t *testing.T) launchtest.Launcher {
-		s := newSite(t)
-		sites.Store(s.base(), s)
+		s := unicoretest.Start(t)
+		sites.Store(s.Base(), s)
 		opts := options(t, s)
 		return atSite{open(t, opts), opts}
 	}, launchtest.Options{
@@ -108,7 +109,7 @@ func TestSuite(t *testing.T) {
 		Kill: func(t *testing.T, r domain.Launched) {
 			base, id := read(t, r)
 			s, _ := sites.Load(base)
-			if err := syscall.Kill(s.(*site).job(id).process(), syscall.SIGKILL); err != nil {
+			if err := syscall.Kill(s.(*unicoretest.Site).Job(id).Process(), syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
 		},

@@ -14,12 +14,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rendering-resource-manager/rrm/adapters/launch/unicore/unicoretest"
 	"github.com/rendering-resource-manager/rrm/domain"
 )
 
 func TestTunnel(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	l := open(t, opts)
 	r := launch(t, l, spec(t, "r"))
@@ -31,7 +32,7 @@ func TestTunnel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p := s.named("r")[0].process(); p != want {
+	if p := s.Named("r")[0].Process(); p != want {
 		t.Errorf("the tunnel leads to process %d, want %d", want, p)
 	}
 	var wg sync.WaitGroup
@@ -106,7 +107,7 @@ func dial(t *testing.T, address string) net.Conn {
 // A model or a picture is bigger than any buffer on the way.
 func TestTunnelCarriesMuch(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	l := open(t, options(t, s))
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -130,11 +131,11 @@ func TestTunnelCarriesMuch(t *testing.T) {
 	r := launch(t, l, sp)
 	port := ln.Addr().(*net.TCPAddr).Port
 	eventually(t, func() (bool, string) { // once the job has written its own
-		_, err := os.Stat(filepath.Join(s.named("r")[0].dir, "rrm-address"))
+		_, err := os.Stat(filepath.Join(s.Named("r")[0].Dir, "rrm-address"))
 		return err == nil, "the job has no address"
 	})
 	place := fmt.Sprintf("127.0.0.1 %d echo-node 1700000000 0\n", port)
-	if err := os.WriteFile(filepath.Join(s.named("r")[0].dir, "rrm-address"), []byte(place), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.Named("r")[0].Dir, "rrm-address"), []byte(place), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if o := becomes(t, l, r, domain.LaunchRunning, ""); o.Node != "echo-node" || o.Started.Unix() != 1700000000 {
@@ -172,7 +173,7 @@ func (c *counting) Read(p []byte) (int, error) {
 
 func TestTunnelTrouble(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	l := open(t, opts)
 	r := launch(t, l, spec(t, "r"))
@@ -181,17 +182,19 @@ func TestTunnelTrouble(t *testing.T) {
 		fault  func(http.ResponseWriter, *http.Request)
 		reason string
 	}{
-		"expired":       {func(w http.ResponseWriter, _ *http.Request) { refuse(w, 432, "") }, "expired"},
-		"nothing there": {func(w http.ResponseWriter, _ *http.Request) { refuse(w, 500, "Could not connect to backend service") }, "Could not connect"},
-		"an old server": {func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, map[string]string{}) }, "200"},
+		"expired": {func(w http.ResponseWriter, _ *http.Request) { unicoretest.Refuse(w, 432, "") }, "expired"},
+		"nothing there": {func(w http.ResponseWriter, _ *http.Request) {
+			unicoretest.Refuse(w, 500, "Could not connect to backend service")
+		}, "Could not connect"},
+		"an old server": {func(w http.ResponseWriter, _ *http.Request) { unicoretest.Answer(w, 200, map[string]string{}) }, "200"},
 		"another switch": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Connection", "Upgrade")
 			w.Header().Set("Upgrade", "h2c")
 			w.WriteHeader(http.StatusSwitchingProtocols)
 		}, `switches to "h2c"`},
 	} {
-		s.change(func(s *site) {
-			s.fault = func(w http.ResponseWriter, r *http.Request) bool {
+		s.Change(func(s *unicoretest.Site) {
+			s.Fault = func(w http.ResponseWriter, r *http.Request) bool {
 				if !strings.HasSuffix(r.URL.Path, "/forward-port") {
 					return false
 				}
@@ -206,7 +209,7 @@ func TestTunnelTrouble(t *testing.T) {
 			t.Errorf("%s: it is %s, %q", name, o.State, o.Reason)
 		}
 	}
-	s.change(func(s *site) { s.fault = nil })
+	s.Change(func(s *unicoretest.Site) { s.Fault = nil })
 	if _, err := pid(o.Address); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
@@ -218,7 +221,7 @@ func TestTunnelTrouble(t *testing.T) {
 // An address that another program holds is not taken for the renderer's.
 func TestTunnelAddressTaken(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := unicoretest.Start(t)
 	opts := options(t, s)
 	l := open(t, opts)
 	r := launch(t, l, spec(t, "r"))

@@ -85,10 +85,11 @@ func (s *Service) openUnicore(installation string) error {
 	if err := dec.Decode(&f); err != nil {
 		return fmt.Errorf("read UNICORE site from %s: %w", s.cfg.UnicoreSite, err)
 	}
+	s.credentials = newCredentials(s.Reader.Resource)
 	l, err := unicore.New(unicore.Options{
 		Site: f.Site, Registry: f.Registry, SiteName: f.SiteName, Hosts: f.Hosts, Service: installation,
 		TokenFile: f.TokenFile, TokenEnv: f.TokenEnv, CAFile: f.CAFile, DangerouslySkipTLSVerify: f.DangerouslySkipTLSVerify,
-		Imports: f.Imports, Exports: f.Exports, ListenHost: f.ListenHost, FirstPort: f.FirstPort, LastPort: f.LastPort, Logger: s.cfg.Log,
+		Token: s.credentials.token, Imports: f.Imports, Exports: f.Exports, ListenHost: f.ListenHost, FirstPort: f.FirstPort, LastPort: f.LastPort, Logger: s.cfg.Log,
 	})
 	if err != nil {
 		return err

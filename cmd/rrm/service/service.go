@@ -66,9 +66,11 @@ type Service struct {
 	postgres  *postgres.Server
 	launchers map[string]process.Launcher
 	callbacks *callback.Poster
-	cancel    context.CancelFunc
-	wg        sync.WaitGroup
-	closers   []func()
+	// credentials are what clients sent for the UNICORE site; nil without one.
+	credentials *credentials
+	cancel      context.CancelFunc
+	wg          sync.WaitGroup
+	closers     []func()
 }
 
 // Start brings a service up. What it returns is ready; Close ends it.

@@ -215,6 +215,26 @@ func TestAgent(t *testing.T) {
 	n.verify()
 }
 
+// A machine that dies is lost, not failed, also where probes notice its silence first. All
+// times are a tenth of the defaults: a heartbeat each 5 s, probes each 2 s, of which five may fail.
+func TestADeadMachineIsLost(t *testing.T) {
+	n := startStatic(t, func(c *service.Config) { c.HeartbeatEvery = 500 * time.Millisecond })
+	n.renderer("gpu", doc{"launcher": "static", "command_line": "", "probe": doc{"interval": "200ms", "timeout": "200ms", "failures": 5}})
+	a := n.agent()
+	id := a.next(n)
+	session := n.book(doc{"renderer": "gpu", "model": "neuron:1"})
+	a.signal(syscall.SIGKILL)
+	a.exits(-1)
+	killed := time.Now()
+	ended := func() bool { return n.must(200, "GET", base+"/resources/"+id, nil)["ended_at"] != nil }
+	eventually(t, 10*time.Second, "the resource ends", ended)
+	d := n.must(200, "GET", base+"/resources/"+id, nil)
+	if took := time.Since(killed); d["state"] != "lost" || !strings.Contains(d["reason"].(string), "three heartbeats missed") || took < time.Second {
+		t.Errorf("after %s it is %v: %v", took, d["state"], d["reason"])
+	}
+	n.state("/sessions/"+session, "lost")
+}
+
 // An agent starts its renderer again when it dies or hangs, and ends it with itself.
 func TestAgentKeepsItsRenderer(t *testing.T) {
 	n := startStatic(t, nil)

@@ -25,8 +25,6 @@ type V1 struct {
 	Lease        time.Duration   // of its sessions; 0: 300 s
 	Public       string          // HOST[:PORT][/PREFIX] by which clients come in; empty: as their requests say
 	ClientConfig json.RawMessage // answered at /config.json; nil: almost nothing
-	// Credential is given the Authorization of a schedule request, for UNICORE; nil: it is dropped.
-	Credential func(ctx context.Context, session domain.SessionID, authorization string) error
 }
 
 // withV1 puts the predecessor's API beside version 2, also behind any prefix. Who
@@ -34,7 +32,7 @@ type V1 struct {
 func (s *Service) withV1(api http.Handler, loopback bool) (http.Handler, *rrmv1.Server, error) {
 	v1, err := rrmv1.New(rrmv1.Config{
 		Commands: s.Handler, Views: s.Reader, Tokens: s.Tokens, Forward: forwarderV1{newForwarder()},
-		Frames: frames{}, Outputs: outputsV1{outputs{s.launchers}}, Credential: s.cfg.V1.Credential,
+		Frames: frames{}, Outputs: outputsV1{outputs{s.launchers}}, Credential: s.keepCredential(),
 		Open: loopback, Anonymous: s.cfg.V1.Anonymous, Hosts: s.cfg.Hosts, Origins: s.cfg.CORSOrigins,
 		Dialect: s.cfg.V1.Dialect, Launcher: s.cfg.V1.Launcher, Lease: s.cfg.V1.Lease, Public: s.cfg.V1.Public,
 		ClientConfig: s.cfg.V1.ClientConfig, Logger: s.cfg.Log,

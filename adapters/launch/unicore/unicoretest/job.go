@@ -1,4 +1,4 @@
-package unicore_test
+package unicoretest
 
 import (
 	"crypto/rand"
@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// description is all that a job may say.
-type description struct {
+// Description is all that a job may say.
+type Description struct {
 	Name              string
 	Tags              []string
 	Executable        string
@@ -26,15 +26,15 @@ type description struct {
 	HaveClientStageIn string `json:"haveClientStageIn"`
 }
 
-// job is one of the double's jobs: a real process once it is started.
-type job struct {
-	site        *site
-	id, owner   string
-	name        string
-	tags        []string
-	description description
-	dir         string
-	made        time.Time
+// Job is one of the site's: a real process once it is started.
+type Job struct {
+	site        *Site
+	ID, Owner   string
+	Name        string
+	Tags        []string
+	Description Description
+	Dir         string
+	Made        time.Time
 
 	mu      sync.Mutex
 	status  string // as the site says it, late perhaps
@@ -46,49 +46,52 @@ type job struct {
 	done    chan struct{} // closed when no process is left and the status is final
 }
 
-// newJob waits for its start. The caller holds the site's lock.
-func newJob(s *site, owner string, d description) *job {
+// NewJob makes a job that waits for its start. The caller is in Site.Change.
+func NewJob(s *Site, owner string, d Description) *Job {
 	id := strings.ToLower(rand.Text())
-	if len(s.ids) > 0 {
-		id, s.ids = s.ids[0], s.ids[1:]
+	if len(s.IDs) > 0 {
+		id, s.IDs = s.IDs[0], s.IDs[1:]
 	}
-	return &job{
-		site: s, id: id, owner: owner, name: d.Name, tags: d.Tags, description: d, dir: filepath.Join(s.root, id),
-		made: time.Now(), status: "READY", done: make(chan struct{}),
+	return &Job{
+		site: s, ID: id, Owner: owner, Name: d.Name, Tags: d.Tags, Description: d, Dir: filepath.Join(s.root, id),
+		Made: time.Now(), status: "READY", done: make(chan struct{}),
 	}
 }
 
 // ready makes the directory when its time has come.
-func (j *job) ready() bool {
+func (j *Job) ready() bool {
 	j.site.mu.Lock()
-	delay := j.site.dirDelay
+	delay := j.site.DirDelay
 	j.site.mu.Unlock()
-	if time.Since(j.made) < delay {
+	if time.Since(j.Made) < delay {
 		return false
 	}
-	return os.MkdirAll(j.dir, 0o700) == nil
+	return os.MkdirAll(j.Dir, 0o700) == nil
 }
 
-func (j *job) submitted() bool {
+// Submitted says whether it was started.
+func (j *Job) Submitted() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.begun
 }
 
-func (j *job) finished() <-chan struct{} { return j.done }
+func (j *Job) finished() <-chan struct{} { return j.done }
 
-func (j *job) process() int {
+// Process is its process ID; 0 if it has none.
+func (j *Job) Process() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.pid
 }
 
-func (j *job) properties(fields string) map[string]any {
+// Properties are what the site says of it; fields, separated by commas, limit that.
+func (j *Job) Properties(fields string) map[string]any {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	all := map[string]any{
-		"status": j.status, "statusMessage": j.message, "name": j.name, "queue": "N/A", "batchSystemID": "N/A", "log": []string{"created"},
-		"submissionTime": j.made.Format("2006-01-02T15:04:05-0700"),
+		"status": j.status, "statusMessage": j.message, "name": j.Name, "queue": "N/A", "batchSystemID": "N/A", "log": []string{"created"},
+		"submissionTime": j.Made.Format("2006-01-02T15:04:05-0700"),
 	}
 	if j.exit != "" {
 		all["exitCode"] = j.exit
@@ -98,8 +101,8 @@ func (j *job) properties(fields string) map[string]any {
 	}
 	links := map[string]any{}
 	for name, rest := range map[string]string{
-		"self": "/jobs/" + j.id, "action:start": "/jobs/" + j.id + "/actions/start", "action:abort": "/jobs/" + j.id + "/actions/abort",
-		"workingDirectory": "/storages/" + j.id + "-uspace", "forwarding": "/jobs/" + j.id + "/forward-port",
+		"self": "/jobs/" + j.ID, "action:start": "/jobs/" + j.ID + "/actions/start", "action:abort": "/jobs/" + j.ID + "/actions/abort",
+		"workingDirectory": "/storages/" + j.ID + "-uspace", "forwarding": "/jobs/" + j.ID + "/forward-port",
 	} {
 		links[name] = map[string]string{"href": j.site.href(rest)}
 	}
@@ -114,23 +117,24 @@ func (j *job) properties(fields string) map[string]any {
 	return all
 }
 
-func (j *job) start() error {
+// Start starts its process, once.
+func (j *Job) Start() error {
 	j.site.mu.Lock()
-	lag, extra := j.site.lag, j.site.environ
+	lag, extra := j.site.Lag, j.site.Environ
 	j.site.mu.Unlock()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.begun || j.aborted {
 		return errors.New("job is not ready to be started")
 	}
-	cmd := exec.Command(j.description.Executable, j.description.Arguments...)
-	cmd.Dir = j.dir
+	cmd := exec.Command(j.Description.Executable, j.Description.Arguments...)
+	cmd.Dir = j.Dir
 	// A batch system tells its own processes by their control group; this double by a variable.
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + j.dir, "DOUBLE_JOB=" + j.id, "HOSTNAME=login-node.invalid"}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + j.Dir, "DOUBLE_JOB=" + j.ID, "HOSTNAME=login-node.invalid"}
 	cmd.Env = append(cmd.Env, extra...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	stdout, err1 := os.Create(filepath.Join(j.dir, "stdout"))
-	stderr, err2 := os.Create(filepath.Join(j.dir, "stderr"))
+	stdout, err1 := os.Create(filepath.Join(j.Dir, "stdout"))
+	stderr, err2 := os.Create(filepath.Join(j.Dir, "stderr"))
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
@@ -149,7 +153,7 @@ func (j *job) start() error {
 	return nil
 }
 
-func (j *job) watch(cmd *exec.Cmd, lag time.Duration) {
+func (j *Job) watch(cmd *exec.Cmd, lag time.Duration) {
 	var late *time.Timer
 	if lag > 0 {
 		late = time.AfterFunc(lag, func() {
@@ -182,8 +186,8 @@ func (j *job) watch(cmd *exec.Cmd, lag time.Duration) {
 	}
 }
 
-// abort is how a batch system cancels: SIGTERM, some time, SIGKILL for all that is left.
-func (j *job) abort() {
+// Abort is how a batch system cancels: SIGTERM, some time, SIGKILL for all that is left.
+func (j *Job) Abort() {
 	j.mu.Lock()
 	pid, begun, again := j.pid, j.begun, j.aborted
 	j.aborted = true
@@ -206,7 +210,7 @@ func (j *job) abort() {
 }
 
 // sweep kills all processes of the job.
-func (j *job) sweep() {
+func (j *Job) sweep() {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		j.site.t.Error(err)
@@ -217,7 +221,7 @@ func (j *job) sweep() {
 			continue
 		}
 		env, err := os.ReadFile("/proc/" + e.Name() + "/environ")
-		if err == nil && strings.Contains("\x00"+string(env), "\x00DOUBLE_JOB="+j.id+"\x00") {
+		if err == nil && strings.Contains("\x00"+string(env), "\x00DOUBLE_JOB="+j.ID+"\x00") {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
