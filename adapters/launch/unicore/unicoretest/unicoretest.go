@@ -24,6 +24,7 @@ import (
 	"time"
 )
 
+// What the site takes, and where it is.
 const (
 	Token = "Bearer a-token-that-must-not-be-seen" // of "CN=Renderer,O=Test", the whole header
 	Core  = "/SITE/rest/core"                      // the path of Site.Base
