@@ -35,7 +35,8 @@ var (
 const jobQuery = `
 WITH page AS MATERIALIZED (%s),
 queue AS (
-  SELECT id, row_number() OVER (PARTITION BY renderer ORDER BY (body->>'priority')::int DESC, seq) - 1 AS ahead FROM jobs
+  SELECT id, row_number() OVER (PARTITION BY renderer ORDER BY (body->>'priority')::int DESC,
+    CASE WHEN body->>'late' IS NULL THEN (body->>'deadline')::timestamptz END, seq) - 1 AS ahead FROM jobs
   WHERE NOT ended AND state = 'queued'
     AND renderer = ANY (ARRAY(SELECT DISTINCT renderer FROM page WHERE state = 'queued'))
 ),
@@ -44,11 +45,18 @@ uses AS (
   WHERE NOT ended AND state IN ('assigned', 'running')
     AND renderer = ANY (ARRAY(SELECT DISTINCT renderer FROM page WHERE state = 'queued'))
   GROUP BY renderer, owner
+),
+firsts AS (
+  SELECT renderer, count(*) AS sessions FROM sessions
+  WHERE NOT ended AND state IN ('queued', 'starting')
+    AND renderer = ANY (ARRAY(SELECT DISTINCT renderer FROM page WHERE state = 'queued'))
+  GROUP BY renderer
 )
-SELECT j.body, q.ahead, coalesce(u.running, 0) AS running,
+SELECT j.body, q.ahead, coalesce(u.running, 0) AS running, coalesce(f.sessions, 0) AS sessions,
   CASE j.state WHEN 'succeeded' THEN 1 WHEN 'running' THEN coalesce(l.progress, 0) ELSE 0 END::double precision AS progress
 FROM page j
 LEFT JOIN queue q ON q.id = j.id
+LEFT JOIN firsts f ON q.id IS NOT NULL AND f.renderer = j.renderer
 LEFT JOIN uses u ON q.id IS NOT NULL AND u.renderer = j.renderer AND u.owner = j.owner
 LEFT JOIN liveness l ON l.kind = 'job' AND l.id = j.id
 ORDER BY j.seq DESC`
@@ -100,6 +108,7 @@ func (r *Reader) jobs(ctx context.Context, page string, args ...any) ([]JobView,
 		Body     []byte
 		Ahead    sql.NullInt64
 		Running  int
+		Sessions int
 		Progress float64
 	}
 	if err := r.db.SelectContext(ctx, &rows, fmt.Sprintf(jobQuery, page), args...); err != nil {
@@ -114,7 +123,7 @@ func (r *Reader) jobs(ctx context.Context, page string, args ...any) ([]JobView,
 		}
 		v.Progress = row.Progress
 		if row.Ahead.Valid {
-			q.add(waiter{v.Renderer, int(row.Ahead.Int64), &v.Job, row.Running, &v.Queue})
+			q.add(waiter{renderer: v.Renderer, ahead: int(row.Ahead.Int64), sessions: row.Sessions, job: &v.Job, running: row.Running, place: &v.Queue})
 		}
 	}
 	if err := q.places(ctx, r.db, r.now()); err != nil {

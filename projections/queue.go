@@ -17,9 +17,10 @@ type queue struct{ waiting []waiter }
 
 type waiter struct {
 	renderer domain.RendererID
-	ahead    int // how many go first
-	job      *pool.Job // nil: a session
-	running  int       // jobs of its owner in that pool, if it is a job
+	sessions int          // that wait, if it is a job
+	ahead    int          // how many go first
+	job      *pool.Job    // nil: a session
+	running  int          // jobs of its owner in that pool, if it is a job
 	place    **pool.Place // where the answer goes
 }
 
@@ -44,7 +45,7 @@ func (q *queue) places(ctx context.Context, db querier, now time.Time) error {
 	}
 	for _, w := range q.waiting {
 		if p := pools[w.renderer]; p != nil {
-			place := pool.PlaceOf(p, resources[w.renderer], w.ahead, w.job != nil, now)
+			place := pool.PlaceOf(p, resources[w.renderer], pool.Asker{Job: w.job != nil, Ahead: w.ahead, Sessions: w.sessions}, now)
 			if w.job != nil {
 				place = place.HeldBack(p, w.job, w.running, now)
 			}

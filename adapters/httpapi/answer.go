@@ -122,7 +122,8 @@ func placeOf(p *pool.Place) QueuePlace {
 	if p == nil {
 		return QueuePlace{}
 	}
-	return QueuePlace{Position: p.Position, EstimatedWaitSeconds: seconds(p.EstimatedWaitSeconds), Code: p.Code, Reason: p.Reason}
+	return QueuePlace{Position: p.Position, EstimatedWaitSeconds: seconds(p.EstimatedWaitSeconds),
+		LowSeconds: seconds(p.LowSeconds), HighSeconds: seconds(p.HighSeconds), Code: p.Code, Reason: p.Reason}
 }
 
 // each makes the items of a list, never null in JSON.

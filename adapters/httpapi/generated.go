@@ -128,6 +128,19 @@ type Admission struct {
 	Reason string `json:"reason,omitempty,omitzero"`
 }
 
+// Calibrated The waits of one sort that ended with a slot.
+type Calibrated struct {
+	// Recent That share among the last, the newest count most.
+	Recent float64 `json:"recent"`
+
+	// Share That share of them.
+	Share float64 `json:"share"`
+	Waits int     `json:"waits"`
+
+	// Within Those that ended within the interval that was stated when they began.
+	Within int `json:"within"`
+}
+
 // Candidate defines model for Candidate.
 type Candidate struct {
 	// Evicts Models that would have to go.
@@ -244,6 +257,25 @@ type EventList struct {
 	NextAfter int64 `json:"next_after"`
 }
 
+// Expectations How right the expected waits were. Sessions and jobs, waits for the start of a resource and for a turn at those in use, are counted
+// apart; a sort of which there was none yet is left out.
+type Expectations struct {
+	// Confidence The share that should end within its interval.
+	Confidence float64 `json:"confidence"`
+
+	// JobStart The waits of one sort that ended with a slot.
+	JobStart Calibrated `json:"job_start,omitempty,omitzero"`
+
+	// JobTurn The waits of one sort that ended with a slot.
+	JobTurn Calibrated `json:"job_turn,omitempty,omitzero"`
+
+	// SessionStart The waits of one sort that ended with a slot.
+	SessionStart Calibrated `json:"session_start,omitempty,omitzero"`
+
+	// SessionTurn The waits of one sort that ended with a slot.
+	SessionTurn Calibrated `json:"session_turn,omitempty,omitzero"`
+}
+
 // Health defines model for Health.
 type Health struct {
 	Status HealthStatus `json:"status"`
@@ -300,9 +332,12 @@ type Job struct {
 	EventsURL string `json:"events_url"`
 
 	// ID An opaque identifier.
-	ID          ID      `json:"id"`
-	Kind        JobKind `json:"kind"`
-	MaxAttempts int     `json:"max_attempts"`
+	ID   ID      `json:"id"`
+	Kind JobKind `json:"kind"`
+
+	// Late It can no longer make its deadline, or did not. While it waits it goes by its age.
+	Late        bool `json:"late,omitempty,omitzero"`
+	MaxAttempts int  `json:"max_attempts"`
 
 	// Model Opaque name of a data set, such as a URI or `circuit:100`; at most 1,024 bytes of UTF-8 without control characters.
 	Model ModelKey `json:"model"`
@@ -348,6 +383,9 @@ type Job struct {
 
 	// Warm Whether the model was loaded already when the slot was given.
 	Warm bool `json:"warm"`
+
+	// Warning That it is expected to miss its deadline, can no longer make it, or did miss it.
+	Warning string `json:"warning,omitempty,omitzero"`
 }
 
 // JobKind defines model for JobKind.
@@ -545,6 +583,10 @@ type Pool struct {
 	// Buffer Free slots that are kept.
 	Buffer int `json:"buffer"`
 
+	// Expectations How right the expected waits were. Sessions and jobs, waits for the start of a resource and for a turn at those in use, are counted
+	// apart; a sort of which there was none yet is left out.
+	Expectations Expectations `json:"expectations,omitempty,omitzero"`
+
 	// Failures Starts that failed in a row.
 	Failures int `json:"failures,omitempty,omitzero"`
 
@@ -655,6 +697,12 @@ type QueuePlace struct {
 
 	// EstimatedWaitSeconds Expected, from what was learned; no promise.
 	EstimatedWaitSeconds float64 `json:"estimated_wait_seconds"`
+
+	// HighSeconds … to here; how often that was right is told by `GET /pools/{renderer}`.
+	HighSeconds float64 `json:"high_seconds,omitempty,omitzero"`
+
+	// LowSeconds Eight waits of ten end from here …
+	LowSeconds float64 `json:"low_seconds,omitempty,omitzero"`
 
 	// Position 1 is next.
 	Position int `json:"position"`

@@ -110,6 +110,17 @@ func TestLeaseAndRelease(t *testing.T) {
 	}
 }
 
+func TestPoolTellsHowRightItsExpectationsWere(t *testing.T) {
+	s := newSite(t)
+	s.change(func() {
+		s.pools["demo"].Expectations.JobTurn = pool.Calibrated{Waits: 8, Within: 6, Recent: 0.5, Low: 0.2, Mid: 1, High: 3}
+	})
+	p := read[Pool](t, s.ask("alice", "GET /pools/demo", ""), 200)
+	if e := p.Expectations; e.Confidence != 0.8 || e.JobTurn != (Calibrated{Waits: 8, Within: 6, Share: 0.75, Recent: 0.5}) || e.SessionTurn.Waits != 0 {
+		t.Errorf("%+v", e)
+	}
+}
+
 func TestJob(t *testing.T) {
 	s := newSite(t)
 	first := read[Job](t, s.ask("alice", "POST /jobs", `{"renderer":"demo","model":"m","kind":"frames","spec":{"frames":3}}`), 202)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/rendering-resource-manager/rrm/domain/pool"
 	"github.com/rendering-resource-manager/rrm/projections"
 )
 
@@ -23,12 +24,24 @@ func poolAnswer(v *projections.PoolView) Pool {
 			Starts: v.Starts, StartSeconds: seconds(v.StartSeconds), Loads: v.Loads, LoadSeconds: seconds(v.LoadSeconds),
 			Holds: v.Holds, HoldSeconds: seconds(v.HoldSeconds), Jobs: v.Jobs, JobSeconds: seconds(v.JobSeconds),
 		},
-		Failures: v.Failures, BackoffUntil: timeOf(v.BackoffUntil), LastFailure: v.LastFailure,
+		Expectations: expectationsOf(&v.Expectations),
+		Failures:     v.Failures, BackoffUntil: timeOf(v.BackoffUntil), LastFailure: v.LastFailure,
 	}
 	if l := v.LastScaling; l != nil {
 		out.LastScaling = Scaling{At: l.At.UTC(), From: l.From, To: l.To, Reason: l.Reason, Decision: decisionRef(l.Position)}
 	}
 	return out
+}
+
+func expectationsOf(c *pool.Calibration) Expectations {
+	one := func(c pool.Calibrated) Calibrated {
+		if c.Waits == 0 {
+			return Calibrated{}
+		}
+		return Calibrated{Waits: c.Waits, Within: c.Within, Share: float64(c.Within) / float64(c.Waits), Recent: c.Recent}
+	}
+	return Expectations{Confidence: pool.Confidence, SessionStart: one(c.SessionStart), SessionTurn: one(c.SessionTurn),
+		JobStart: one(c.JobStart), JobTurn: one(c.JobTurn)}
 }
 
 // GetPool answers GET /pools/{renderer}.

@@ -92,7 +92,7 @@ func (g *progress) queued(q client.QueuePlace) {
 	if q.Code != "" && q.Code != "no_capacity" {
 		key += " " + q.Code
 	}
-	g.say(key, "queued: place %d, about %s: %s", q.Position, seconds(q.EstimatedWaitSeconds), q.Reason)
+	g.say(key, "queued: %s", queueText(q))
 }
 
 // showSessionEvent shows an event and gives the state if it is one in which waiting is over.

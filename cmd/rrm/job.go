@@ -149,6 +149,7 @@ func (c *call) jobDetails(j client.Job) {
 		{"Attempts", attempts(j)},
 		{"Priority", yes(j.Priority != 0, itoa(j.Priority), "")},
 		{"Deadline", deadline},
+		{"Warning", j.Warning},
 		{"After", trimEnd(after)},
 		{"Spec", compact(j.Spec)},
 		{"Callback", j.CallbackURL},

@@ -232,9 +232,28 @@ func (c *call) poolDetails(p client.Pool) {
 		{"Blocked", optionalCount(p.WaitingJobs, "job waits for others", "jobs wait for others")},
 		{"Running", optionalCount(p.RunningJobs, "job", "jobs")},
 		{"Learned", strings.Join(facts, ", ")},
+		{"Expected", expectationsText(p.Expectations)},
 		{"Scaled", scaled},
 		{"Failing", failing},
 	})
+}
+
+// expectationsText says how many of the waits ended within the interval that was stated for them.
+func expectationsText(e client.Expectations) string {
+	var lines []string
+	for _, one := range []struct {
+		what string
+		is   client.Calibrated
+	}{
+		{"sessions waiting for a start", e.SessionStart}, {"sessions waiting for a turn", e.SessionTurn},
+		{"jobs waiting for a start", e.JobStart}, {"jobs waiting for a turn", e.JobTurn},
+	} {
+		if one.is.Waits > 0 {
+			lines = append(lines, fmt.Sprintf("%s of %d %s began when they were told, lately %s (aim: %s)",
+				percent(one.is.Share), one.is.Waits, one.what, percent(one.is.Recent), percent(e.Confidence)))
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 func prefixed(prefix, s string) string {

@@ -81,7 +81,7 @@ func (c *call) listSessions(f filters) error {
 func sessionNote(s *client.Session, c *call) string {
 	switch {
 	case s.Queue.Position > 0:
-		return fmt.Sprintf("place %d, about %s", s.Queue.Position, seconds(s.Queue.EstimatedWaitSeconds))
+		return queuePlace(s.Queue)
 	case s.State == client.SessionStateReady && !s.LeaseExpiresAt.IsZero():
 		return "lease ends " + c.ago(s.LeaseExpiresAt)
 	}
@@ -143,7 +143,7 @@ func queueText(q client.QueuePlace) string {
 	if q.Position == 0 {
 		return q.Reason
 	}
-	return fmt.Sprintf("place %d, about %s: %s", q.Position, seconds(q.EstimatedWaitSeconds), q.Reason)
+	return queuePlace(q) + ": " + q.Reason
 }
 
 func decisionText(d client.DecisionRef) string {

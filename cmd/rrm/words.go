@@ -15,7 +15,11 @@ func trimEnd(s string) string { return strings.TrimRight(s, "\n") }
 func percent(f float64) string { return fmt.Sprintf("%.0f %%", f*100) }
 
 func queuePlace(q client.QueuePlace) string {
-	return fmt.Sprintf("place %d, about %s", q.Position, seconds(q.EstimatedWaitSeconds))
+	text := fmt.Sprintf("place %d, about %s", q.Position, seconds(q.EstimatedWaitSeconds))
+	if q.HighSeconds > 0 {
+		text += fmt.Sprintf(" (%s to %s)", seconds(q.LowSeconds), seconds(q.HighSeconds))
+	}
+	return text
 }
 
 func attempts(j client.Job) string {

@@ -68,6 +68,7 @@ var entries = map[string]entry{
 	"job.rejected":         of[pool.JobRejected](),
 	"job.unblocked":        of[pool.JobUnblocked](),
 	"job.queued":           of[pool.JobQueued](),
+	"job.late":             of[pool.JobLate](),
 	"job.assigned":         of[pool.JobAssigned](),
 	"job.started":          of[pool.JobStarted](),
 	"job.succeeded":        of[pool.JobSucceeded](),

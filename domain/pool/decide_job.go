@@ -77,12 +77,13 @@ func (d *decider) submit(c SubmitJob) error {
 	d.emit(c.Renderer, JobSubmitted{
 		Job: c.Job, Model: c.Model, Kind: c.Kind, Spec: c.Spec, Owner: c.Owner, Priority: c.Priority, Deadline: c.Deadline,
 		After: c.After, MaxAttempts: c.MaxAttempts, TimeoutSeconds: c.Timeout.Seconds(), CallbackURL: c.CallbackURL, Pending: pending,
+		Warning: d.warning(d.s.of(c.Renderer), &Job{Renderer: c.Renderer, Model: c.Model, Deadline: c.Deadline}, 0),
 	})
 	switch {
 	case failed != "":
 		d.failDependent(c.Job, failed)
 	case len(pending) == 0:
-		d.emit(c.Renderer, JobQueued{Job: c.Job})
+		d.queued(c.Job)
 	}
 	return nil
 }
@@ -128,7 +129,7 @@ func (d *decider) jobEnded(id domain.JobID, succeeded bool) {
 		}
 		d.emit(j.Renderer, JobUnblocked{Job: dep, By: id})
 		if len(d.s.jobs[dep].Pending) == 0 {
-			d.emit(j.Renderer, JobQueued{Job: dep})
+			d.queued(dep)
 		}
 	}
 }
@@ -212,23 +213,4 @@ func (d *decider) failAttempt(j *Job, class Class, code, reason string) {
 // retryDelay before the next attempt: doubling from one second, at most one minute.
 func retryDelay(attempts int) time.Duration {
 	return min(time.Minute, time.Second<<min(6, max(0, attempts-1)))
-}
-
-// tickJobs fails queued and waiting jobs whose deadline has passed.
-func (d *decider) tickJobs(p *poolState) {
-	var late []domain.JobID
-	for _, jobs := range [][]*Job{p.queue, p.blocked} {
-		for _, j := range jobs {
-			if j.Deadline != nil && !d.at.Before(*j.Deadline) {
-				late = append(late, j.ID)
-			}
-		}
-	}
-	for _, id := range late {
-		if d.s.jobs[id].Ended {
-			continue // with another that was late and that it waited for
-		}
-		d.emit(p.pool.Settings.ID, JobFailed{Job: id, Class: ClassPermanent, Code: "deadline_passed", Reason: "the deadline passed before the job could begin"})
-		d.jobEnded(id, false)
-	}
 }

@@ -80,11 +80,17 @@ func (d *decider) book(c BookResource) error {
 	if c.Wait == 0 {
 		return d.reject(c, place, retryAfter(place.EstimatedWaitSeconds))
 	}
-	d.emit(c.Renderer, SessionQueued{
-		Session: c.Session, Place: place.Position, EstimateSeconds: place.EstimatedWaitSeconds,
-		Decision: d.noSlot(c.Renderer, "queued", c.Model, place.Reason),
-	})
+	d.sessionQueued(d.s.sessions[c.Session], place)
 	return nil
+}
+
+// sessionQueued tells a session that it waits, where, and what it has to expect.
+func (d *decider) sessionQueued(e *Session, place Place) {
+	d.emit(e.Renderer, SessionQueued{
+		Session: e.ID, Place: place.Position, EstimateSeconds: place.EstimatedWaitSeconds,
+		LowSeconds: place.LowSeconds, HighSeconds: place.HighSeconds, RawSeconds: place.raw, Basis: place.basis,
+		Decision: d.noSlot(e.Renderer, "queued", e.Model, place.Reason),
+	})
 }
 
 func because(reason string) string {
@@ -191,8 +197,7 @@ func (d *decider) schedule(c ScheduleSession) error {
 		return nil
 	}
 	place := d.s.PlaceOfSession(e.ID, d.at)
-	d.emit(e.Renderer, SessionQueued{Session: e.ID, Place: place.Position, EstimateSeconds: place.EstimatedWaitSeconds,
-		Decision: d.noSlot(e.Renderer, "queued", c.Model, place.Reason)})
+	d.sessionQueued(d.s.sessions[e.ID], place)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rendering-resource-manager/rrm/domain"
@@ -12,63 +13,122 @@ import (
 type Place struct {
 	Position             int     `json:"position"` // 1 is next
 	EstimatedWaitSeconds float64 `json:"estimated_wait_seconds"`
+	LowSeconds           float64 `json:"low_seconds"`  // eight waits in ten end from here ...
+	HighSeconds          float64 `json:"high_seconds"` // ... to here
 	Code                 string  `json:"code"`
 	Reason               string  `json:"reason"`
+
+	basis string  // what it was reckoned from
+	raw   float64 // before what was learned of such reckonings
 }
 
 // shortestWait is the least that is ever estimated, in seconds: who waits has not been served.
 const shortestWait = 0.1
 
-// PlaceOf says where someone stands with ahead others in front, how long that
-// is expected to take, and what it waits for. The estimate is what has been
-// learned of this pool: the start of a resource that is coming, else the turn
-// that is needed until enough slots came free, at the mean time that a
-// session (or job) keeps one. It is a mean, not a promise.
-func PlaceOf(p *Pool, resources []*Resource, ahead int, job bool, now time.Time) Place {
-	place := Place{Position: ahead + 1, Code: CodeNoCapacity}
-	coming, slots, free, failing := 0, 0, 0, p.BackoffUntil != nil && now.Before(*p.BackoffUntil)
-	var first *Resource
+// Asker is who waits, as far as its wait depends on that.
+type Asker struct {
+	Job      bool // else a session
+	Ahead    int  // of its kind in front of it
+	Sessions int  // that wait, if it is a job: all of them go first
+}
+
+// supply is what a pool has for those who wait, counted in one pass.
+type supply struct {
+	coming, slots, free int // slots; coming ones are among them
+	sessions, jobs      int // that hold one
+	first               *Resource
+}
+
+func supplyOf(resources []*Resource) supply {
+	var s supply
 	for _, r := range resources {
-		if r.Ended {
+		if !r.Live() {
 			continue
 		}
-		slots, free = slots+r.Slots, free+r.Free()
+		s.slots += r.Slots
 		if r.Coming() {
-			if coming += r.Slots; first == nil {
-				first = r
+			if s.coming += r.Slots; s.first == nil {
+				s.first = r
+			}
+			continue
+		}
+		s.free += r.Free()
+		for i := range r.Users {
+			if r.Users[i].Kind == UserJob {
+				s.jobs++
+			} else {
+				s.sessions++
 			}
 		}
 	}
-	room := p.Settings.Scaling.Max > len(resources)
-	hold := p.expectHold()
-	if job {
-		hold = p.expectJob()
-	}
+	return s
+}
+
+// overdue is the share of the usual time that a start which should be over is expected to take yet.
+const overdue = 0.25
+
+// startLeft is what is expected to be left of a start that began then.
+func (p *Pool) startLeft(since, now time.Time) float64 {
+	usual := p.expectStart()
+	return max(usual-now.Sub(since).Seconds(), overdue*usual)
+}
+
+// reckon says how long someone will wait, from what is learned of the pool's
+// starts, sessions and jobs, and what that is reckoned from. What is
+// coming, or can be started, serves the first; the others take turns at the
+// rate at which slots come free.
+func reckon(p *Pool, s supply, occupied int, a Asker, now time.Time) (wait float64, basis string) {
+	ahead := a.Ahead + a.Sessions
+	failing := p.BackoffUntil != nil && now.Before(*p.BackoffUntil)
+	grow := max(0, p.Settings.Scaling.Max-occupied) * p.Settings.Slots
 	switch {
-	case ahead < coming:
-		place.Reason = fmt.Sprintf("resource %s is %s", first.ID, first.State)
-		if first.Note != "" {
-			place.Reason += ": " + first.Note
-		}
-		place.EstimatedWaitSeconds = p.expectStart() - now.Sub(first.RequestedAt).Seconds()
+	case ahead < s.coming:
+		return p.startLeft(s.first.RequestedAt, now), BasisStart
 	case failing:
-		place.Code = CodeFailing
-		place.Reason = fmt.Sprintf("resources of %q fail to start (%s); the next try is at %s", p.Settings.ID, p.LastFailure, p.BackoffUntil.Format(time.RFC3339))
-		place.EstimatedWaitSeconds = p.BackoffUntil.Sub(now).Seconds() + p.expectStart()
-	case room:
-		place.Reason = fmt.Sprintf("a resource of %q has to be started", p.Settings.ID)
-		place.EstimatedWaitSeconds = p.expectStart()
-	default:
-		place.Reason = fmt.Sprintf("all %d slots of %q are in use and it may not grow beyond %d resources", slots, p.Settings.ID, p.Settings.Scaling.Max)
-		switch {
-		case p.Settings.Scaling.Max == 0:
-			place.Reason = fmt.Sprintf("the limit of %q is 0 resources", p.Settings.ID)
-		case free > 0:
-			place.Reason = fmt.Sprintf("the free slots of %q have no room for the model beside those in use, and it may not grow beyond %d resources", p.Settings.ID, p.Settings.Scaling.Max)
-		}
-		place.EstimatedWaitSeconds = hold * float64(ahead+1) / float64(max(1, slots))
+		return p.BackoffUntil.Sub(now).Seconds() + p.expectStart(), BasisStart
+	case ahead < s.coming+grow:
+		return p.expectStart(), BasisStart
 	}
-	place.EstimatedWaitSeconds = max(shortestWait, place.EstimatedWaitSeconds)
+	hold, turn := p.expectHold(), p.expectTurn()
+	mine := hold
+	if a.Job {
+		mine = turn
+	}
+	rest := max(0, s.slots+grow-s.sessions-s.jobs)
+	rate := float64(s.sessions)/max(hold, 0.001) + float64(s.jobs)/max(turn, 0.001) + float64(rest)/max(mine, 0.001)
+	if rate == 0 {
+		return mine * float64(ahead+1), BasisTurn
+	}
+	return float64(ahead+1) / rate, BasisTurn
+}
+
+// PlaceOf says where someone stands, how long that is expected to take, within
+// which interval eight waits of ten end, and what it waits for.
+func PlaceOf(p *Pool, resources []*Resource, a Asker, now time.Time) Place {
+	s := supplyOf(resources)
+	place := Place{Position: a.Ahead + 1, Code: CodeNoCapacity}
+	place.raw, place.basis = reckon(p, s, len(resources), a, now)
+	place.raw = max(shortestWait, place.raw)
+	place.LowSeconds, place.EstimatedWaitSeconds, place.HighSeconds = p.Expectations.of(a.Job, place.basis).expect(place.raw)
+	set := p.Settings
+	switch ahead := a.Ahead + a.Sessions; {
+	case ahead < s.coming:
+		place.Reason = fmt.Sprintf("resource %s is %s", s.first.ID, s.first.State)
+		if s.first.Note != "" {
+			place.Reason += ": " + s.first.Note
+		}
+	case p.BackoffUntil != nil && now.Before(*p.BackoffUntil):
+		place.Code = CodeFailing
+		place.Reason = fmt.Sprintf("resources of %q fail to start (%s); the next try is at %s", set.ID, p.LastFailure, p.BackoffUntil.Format(time.RFC3339))
+	case set.Scaling.Max > len(resources):
+		place.Reason = fmt.Sprintf("a resource of %q has to be started", set.ID)
+	case set.Scaling.Max == 0:
+		place.Reason = fmt.Sprintf("the limit of %q is 0 resources", set.ID)
+	case s.free > 0:
+		place.Reason = fmt.Sprintf("the free slots of %q have no room for the model beside those in use, and it may not grow beyond %d resources", set.ID, set.Scaling.Max)
+	default:
+		place.Reason = fmt.Sprintf("all %d slots of %q are in use and it may not grow beyond %d resources", s.slots, set.ID, set.Scaling.Max)
+	}
 	return place
 }
 
@@ -76,13 +136,8 @@ func PlaceOf(p *Pool, resources []*Resource, ahead int, job bool, now time.Time)
 func (s *State) PlaceOfSession(id domain.SessionID, now time.Time) Place {
 	e := s.sessions[id]
 	p := s.of(e.Renderer)
-	ahead := 0
-	for _, w := range p.waiting {
-		if w.Seq < e.Seq {
-			ahead++
-		}
-	}
-	return PlaceOf(p.pool, p.resources, ahead, false, now)
+	ahead, _ := slices.BinarySearchFunc(p.waiting, e, bySeq)
+	return PlaceOf(p.pool, p.resources, Asker{Ahead: ahead}, now)
 }
 
 // PlaceOfJob is PlaceOf for a queued job in the state; one that waits for other jobs says so.
@@ -92,17 +147,34 @@ func (s *State) PlaceOfJob(id domain.JobID, now time.Time) Place {
 	if j.State == JobStateWaiting {
 		return Place{Code: "dependencies", Reason: fmt.Sprintf("waits for %d other jobs", len(j.Pending))}
 	}
-	ahead := 0
-	for _, w := range p.queue {
-		if byPriority(w, j) < 0 {
-			ahead++
-		}
-	}
 	running := 0
 	if p.pool.Settings.Quotas != nil {
 		running = s.useOf(p, j.Owner).running
 	}
-	return PlaceOf(p.pool, p.resources, ahead, true, now).HeldBack(p.pool, j, running, now)
+	return PlaceOf(p.pool, p.resources, s.asker(p, j), now).HeldBack(p.pool, j, running, now)
+}
+
+// asker is a job that stands in the queue, or would.
+func (s *State) asker(p *poolState, j *Job) Asker {
+	ahead, _ := slices.BinarySearchFunc(p.queue, j, byUrgency)
+	return Asker{Job: true, Ahead: ahead, Sessions: len(p.waiting)}
+}
+
+// queued puts a job into the queue and says what it has to expect there: that
+// is kept, and compared with what comes. A job that finds a slot in the same
+// breath does not wait, and nothing is learned from it.
+func (d *decider) queued(id domain.JobID) {
+	j := d.s.jobs[id]
+	p := d.s.of(j.Renderer)
+	supply := supplyOf(p.resources)
+	e := JobQueued{Job: id}
+	if a := d.s.asker(p, j); supply.free == 0 || a.Ahead > 0 {
+		raw, basis := reckon(p.pool, supply, len(p.resources), a, d.at)
+		e.Place, e.Basis, e.RawSeconds = a.Ahead+1, basis, max(shortestWait, raw)
+		e.LowSeconds, e.EstimateSeconds, e.HighSeconds = p.pool.Expectations.of(true, basis).expect(e.RawSeconds)
+	}
+	e.Warning = d.warning(p, j, e.EstimateSeconds)
+	d.emit(j.Renderer, e)
 }
 
 // placed is the record of a placement.

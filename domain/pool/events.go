@@ -152,6 +152,10 @@ type (
 		Session         domain.SessionID `json:"session"`
 		Place           int              `json:"place"`
 		EstimateSeconds float64          `json:"estimate_seconds"`
+		LowSeconds      float64          `json:"low_seconds,omitempty"`
+		HighSeconds     float64          `json:"high_seconds,omitempty"`
+		RawSeconds      float64          `json:"raw_seconds,omitempty"` // as reckoned, before what was learned of such reckonings
+		Basis           string           `json:"basis,omitempty"`       // start or turn
 		Decision        Decision         `json:"decision"`
 	}
 	SessionStarting struct {
@@ -233,6 +237,7 @@ type (
 		TimeoutSeconds float64         `json:"timeout_seconds"`
 		CallbackURL    string          `json:"callback_url,omitempty"`
 		Pending        []domain.JobID  `json:"pending,omitempty"` // those of After that have not succeeded yet
+		Warning        string          `json:"warning,omitempty"` // that it is expected to miss its deadline
 	}
 	JobRejected struct { // it leaves nothing but this record
 		Job               domain.JobID    `json:"job"`
@@ -248,8 +253,19 @@ type (
 		Job domain.JobID `json:"job"`
 		By  domain.JobID `json:"by"` // succeeded
 	}
-	JobQueued struct {
-		Job domain.JobID `json:"job"`
+	JobQueued struct { // what it has to expect is left out where a slot is free
+		Job             domain.JobID `json:"job"`
+		Place           int          `json:"place,omitempty"` // 1 is next
+		EstimateSeconds float64      `json:"estimate_seconds,omitempty"`
+		LowSeconds      float64      `json:"low_seconds,omitempty"`
+		HighSeconds     float64      `json:"high_seconds,omitempty"`
+		RawSeconds      float64      `json:"raw_seconds,omitempty"` // as reckoned, before what was learned of such reckonings
+		Basis           string       `json:"basis,omitempty"`       // start or turn
+		Warning         string       `json:"warning,omitempty"`     // that it is expected to miss its deadline
+	}
+	JobLate struct {
+		Job    domain.JobID `json:"job"`
+		Reason string       `json:"reason"` // why it can no longer make its deadline
 	}
 	JobAssigned struct {
 		Job      domain.JobID      `json:"job"`
@@ -343,6 +359,7 @@ func (JobSubmitted) Type() string        { return "job.submitted" }
 func (JobRejected) Type() string         { return "job.rejected" }
 func (JobUnblocked) Type() string        { return "job.unblocked" }
 func (JobQueued) Type() string           { return "job.queued" }
+func (JobLate) Type() string             { return "job.late" }
 func (JobAssigned) Type() string         { return "job.assigned" }
 func (JobStarted) Type() string          { return "job.started" }
 func (JobSucceeded) Type() string        { return "job.succeeded" }

@@ -23,7 +23,7 @@ func (s *State) Evolve(r Recorded) {
 	case SessionOpened, SessionRequested, SessionQueued, SessionStarting, SessionAllocated, SessionReady, SessionWarned, SessionRejected,
 		SessionReleased, SessionExpired, SessionLost, SessionMoved, SessionFailed:
 		s.evolveSession(r)
-	case JobSubmitted, JobRejected, JobUnblocked, JobQueued, JobAssigned, JobStarted, JobSucceeded, JobRetried, JobFailed, JobCancelled:
+	case JobSubmitted, JobRejected, JobUnblocked, JobQueued, JobLate, JobAssigned, JobStarted, JobSucceeded, JobRetried, JobFailed, JobCancelled:
 		s.evolveJob(r)
 	default:
 		s.evolveResource(r)
@@ -245,6 +245,7 @@ func (s *State) evolveSession(r Recorded) {
 		s.changeSession(e.Session, func(x *Session) {
 			x.enter(SessionStateQueued, r.At)
 			x.Decision, x.Resource, x.Code, x.Reason = r.Position, "", e.Decision.Outcome, e.Decision.Reason
+			x.Expected = expected(x.Expected, r.At, e.Basis, e.LowSeconds, e.EstimateSeconds, e.HighSeconds, e.RawSeconds)
 		})
 	case SessionStarting:
 		s.changeSession(e.Session, func(x *Session) {
@@ -302,6 +303,9 @@ func (s *State) cameAgain(id domain.RendererID, m domain.ModelKey) {
 }
 
 func (s *State) evolveAllocated(r Recorded, e SessionAllocated) {
+	if before := s.sessions[e.Session]; before != nil {
+		s.began(r, false, before.Expected)
+	}
 	s.take(r, e.Resource, User{UserSession, string(e.Session), e.Model, r.At}, e.Warm)
 	s.changeSession(e.Session, func(x *Session) {
 		x.enter(SessionStateLoading, r.At)
@@ -329,6 +333,7 @@ func (s *State) evolveSessionEnd(r Recorded) {
 		id, change = e.Session, func(x *Session) {
 			x.enter(SessionStateQueued, r.At)
 			x.Resource, x.AllocatedAt, x.ReadyAt, x.WaitUntil, x.Warning, x.GoesAt = "", nil, nil, nil, "", nil
+			x.Expected = nil // nobody told it how long this wait will be
 			x.Code, x.Reason, x.Moves = "moved", e.Reason, x.Moves+1
 		}
 	}

@@ -12,7 +12,7 @@ func (s *State) evolveJob(r Recorded) {
 		n := &Job{
 			ID: e.Job, Seq: r.Position, Renderer: rendererOf(r.Stream), Model: e.Model, Kind: e.Kind, Spec: e.Spec, Owner: e.Owner,
 			Priority: e.Priority, Deadline: e.Deadline, After: e.After, Pending: e.Pending, MaxAttempts: e.MaxAttempts, TimeoutSeconds: e.TimeoutSeconds,
-			CallbackURL: e.CallbackURL, State: JobStateWaiting, StateSince: r.At, SubmittedAt: r.At,
+			CallbackURL: e.CallbackURL, Warning: e.Warning, State: JobStateWaiting, StateSince: r.At, SubmittedAt: r.At,
 		}
 		s.put(n)
 	case JobRejected: // the log remembers it; there is no job
@@ -24,8 +24,17 @@ func (s *State) evolveJob(r Recorded) {
 		s.changeJob(e.Job, func(x *Job) {
 			x.enter(JobStateQueued, r.At)
 			x.QueuedAt = &r.At
+			x.Expected = expected(x.Expected, r.At, e.Basis, e.LowSeconds, e.EstimateSeconds, e.HighSeconds, e.RawSeconds)
+			if e.Warning != "" {
+				x.Warning = e.Warning
+			}
 		})
+	case JobLate:
+		s.changeJob(e.Job, func(x *Job) { x.Late, x.Warning = true, e.Reason })
 	case JobAssigned:
+		if before := s.jobs[e.Job]; before != nil {
+			s.began(r, true, before.Expected)
+		}
 		s.take(r, e.Resource, User{UserJob, string(e.Job), e.Model, r.At}, e.Warm)
 		s.changeJob(e.Job, func(x *Job) {
 			x.enter(JobStateAssigned, r.At)
@@ -50,15 +59,17 @@ func (s *State) evolveJobEnd(r Recorded) {
 		id, change = e.Job, func(x *Job) {
 			x.end(JobStateSucceeded, r.At, "", "")
 			x.Result = &Result{ContentType: e.ContentType, Bytes: e.Bytes}
+			x.metDeadline(r.At)
 		}
-		if j := s.jobs[id]; j != nil && j.StartedAt != nil { // else nobody knows how long it ran
-			s.learnJob(r, j.Model, e.Seconds)
+		if j := s.jobs[id]; j != nil && j.StartedAt != nil && j.AssignedAt != nil { // else nobody knows how long it ran
+			s.learnJob(r, j.Model, e.Seconds, r.At.Sub(*j.AssignedAt).Seconds())
 		}
 	case JobRetried:
 		id, change = e.Job, func(x *Job) {
 			x.enter(JobStateQueued, r.At)
 			x.Code, x.Reason, x.QueuedAt = e.Code, e.Reason, &r.At
 			x.Resource, x.AssignedAt, x.StartedAt, x.NotBefore = "", nil, nil, &e.NotBefore
+			x.Expected = nil // it waits anew, and was told nothing
 			if e.Class == ClassInterrupted {
 				x.Attempts = max(0, x.Attempts-1)
 			}
@@ -76,7 +87,7 @@ func (s *State) evolveJobEnd(r Recorded) {
 	}
 }
 
-func (s *State) learnJob(r Recorded, m domain.ModelKey, took float64) {
+func (s *State) learnJob(r Recorded, m domain.ModelKey, took, turn float64) {
 	renderer := rendererOf(r.Stream)
 	s.changeModel(renderer, m, r.Position, func(x *Model) {
 		x.JobSeconds = learn(x.JobSeconds, x.Jobs, took)
@@ -85,5 +96,7 @@ func (s *State) learnJob(r Recorded, m domain.ModelKey, took float64) {
 	s.changePool(renderer, func(p *Pool) {
 		p.JobSeconds = learn(p.JobSeconds, p.Jobs, took)
 		p.Jobs++
+		p.TurnSeconds = learnSlowly(p.TurnSeconds, p.Turns, turn)
+		p.Turns++
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/rendering-resource-manager/rrm/domain"
@@ -88,6 +89,7 @@ func Orders(s *State) []string {
 		all = line(all, id, "waiting", p.waiting, func(e *Session) any { return e.ID })
 		all = line(all, id, "holding", p.holding, func(e *Session) any { return e.ID })
 		all = line(all, id, "queue", p.queue, func(e *Job) any { return e.ID })
+		all = line(all, id, "timed", p.timed, func(e *Job) any { return e.ID })
 		all = line(all, id, "blocked", p.blocked, func(e *Job) any { return e.ID })
 		all = line(all, id, "copies", slices.Sorted(maps.Keys(p.copies)), func(m domain.ModelKey) any { return fmt.Sprint(m, " ", p.copies[m]) })
 	}
@@ -95,6 +97,14 @@ func Orders(s *State) []string {
 		all = line(all, domain.RendererID(id), "dependents", s.dependents[id], func(e *Job) any { return e.ID })
 	}
 	return all
+}
+
+// dueTime is a job's deadline if it can make it, else the end of time.
+func dueTime(j *Job) int64 {
+	if j.Deadline == nil || j.Late {
+		return math.MaxInt64
+	}
+	return j.Deadline.UnixNano()
 }
 
 // Ended are those in line to be forgotten.
@@ -137,7 +147,18 @@ func SortedOrders(s *State) []string {
 				p.blocked = append(p.blocked, j)
 			}
 		}
-		slices.SortStableFunc(p.queue, func(a, b *Job) int { return b.Priority - a.Priority })
+		slices.SortStableFunc(p.queue, func(a, b *Job) int {
+			if c := cmp.Compare(b.Priority, a.Priority); c != 0 {
+				return c
+			}
+			return cmp.Compare(dueTime(a), dueTime(b))
+		})
+		for _, j := range AllJobs(s) {
+			if j.Renderer == id && j.Deadline != nil && (j.State == JobStateQueued || j.State == JobStateWaiting) {
+				p.timed = append(p.timed, j)
+			}
+		}
+		slices.SortStableFunc(p.timed, func(a, b *Job) int { return a.Deadline.Compare(*b.Deadline) })
 		for _, j := range AllJobs(s) {
 			if r := s.resources[j.Resource]; j.Renderer == id && j.Holding() && r.State == ResourceStateReady {
 				p.copies[j.Model]++

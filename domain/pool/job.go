@@ -75,6 +75,9 @@ type Job struct {
 	StartedAt      *time.Time        `json:"started_at,omitempty"`
 	EndedAt        *time.Time        `json:"ended_at,omitempty"`
 	Result         *Result           `json:"result,omitempty"`
+	Late           bool              `json:"late,omitempty"`     // it can no longer make its deadline, or did not
+	Warning        string            `json:"warning,omitempty"`  // that it is expected to miss its deadline, or did
+	Expected       *Expectation      `json:"expected,omitempty"` // what was first said of its wait
 	Decision       int64             `json:"decision,omitempty"`
 	Ended          bool              `json:"ended"`
 }

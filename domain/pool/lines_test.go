@@ -136,6 +136,8 @@ func (w *world) jobFields(r pool.Recorded) string {
 		return fmt.Sprintf("%s by %s", e.Job, e.By)
 	case pool.JobQueued:
 		return string(e.Job)
+	case pool.JobLate:
+		return string(e.Job)
 	case pool.JobAssigned:
 		return fmt.Sprintf("%s %s %s attempt %d", e.Job, w.name(e.Resource), warmth(e.Warm), e.Attempt)
 	case pool.JobStarted:

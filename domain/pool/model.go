@@ -28,6 +28,15 @@ func modelID(r domain.RendererID, m domain.ModelKey) string { return string(r) +
 // found 0.3 to follow drift without chasing single outliers.
 const learnWeight = 0.3
 
+// slowWeight is the weight of a new observation where the mean of many is wanted
+// rather than the latest: work is of all sizes, and a queue has many of them.
+const slowWeight = 0.05
+
+// learnSlowly is the mean of the first observations, and then an exponentially weighted one.
+func learnSlowly(mean float64, n int, seen float64) float64 {
+	return mean + max(slowWeight, 1/float64(n+1))*(seen-mean)
+}
+
 // learn folds one observation into an exponentially weighted mean; the first one is taken as it is.
 func learn(mean float64, n int, seen float64) float64 {
 	if n == 0 {

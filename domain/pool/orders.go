@@ -11,11 +11,6 @@ func (r *Resource) seq() int64 { return r.Seq }
 func (s *Session) seq() int64  { return s.Seq }
 func (j *Job) seq() int64      { return j.Seq }
 
-// byPriority orders the queue of jobs: higher priority first, then age.
-func byPriority(a, b *Job) int {
-	return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Seq, b.Seq))
-}
-
 // insert and without keep a slice in order; an element equal in order is replaced.
 func insert[E any](list []E, e E, order func(a, b E) int) []E {
 	i, found := slices.BinarySearchFunc(list, e, order)
@@ -114,10 +109,16 @@ func (s *State) placeJob(e *Job) {
 	before := s.jobs[e.ID]
 	s.jobs[e.ID] = e
 	p := s.of(e.Renderer)
+	if before != nil && before.State == JobStateQueued && (e.State != JobStateQueued || byUrgency(before, e) != 0) {
+		p.queue = without(p.queue, before, byUrgency)
+	}
 	if e.State == JobStateQueued {
-		p.queue = insert(p.queue, e, byPriority)
-	} else {
-		p.queue = without(p.queue, e, byPriority)
+		p.queue = insert(p.queue, e, byUrgency)
+	}
+	if e.timed() {
+		p.timed = insert(p.timed, e, byDeadline)
+	} else if before.timed() {
+		p.timed = without(p.timed, e, byDeadline)
 	}
 	p.countUse(e.Owner, before.use(), e.use())
 	if before != nil {
@@ -169,7 +170,10 @@ func (s *State) remove(k Key) {
 		delete(s.sessions, e.ID)
 	case *Job:
 		p := s.of(e.Renderer)
-		p.queue = without(p.queue, e, byPriority)
+		p.queue = without(p.queue, e, byUrgency)
+		if e.timed() {
+			p.timed = without(p.timed, e, byDeadline)
+		}
 		p.countUse(e.Owner, e.use(), use{})
 		s.unlink(e)
 		delete(s.jobs, e.ID)

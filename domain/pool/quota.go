@@ -13,8 +13,8 @@ const CodeQuota = "quota_exceeded"
 // use is what one owner has in a pool, as quotas count it.
 type use struct{ sessions, running, queued int }
 
-func (e *Session) use() use {
-	if e != nil && (e.Waiting() || e.Holding()) {
+func (s *Session) use() use {
+	if s != nil && (s.Waiting() || s.Holding()) {
 		return use{sessions: 1}
 	}
 	return use{}

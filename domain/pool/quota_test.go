@@ -149,7 +149,9 @@ func noOwnerGetsMoreThanItsQuota(w *world, r pool.Recorded) error {
 		if !ok {
 			return nil // it was let in before
 		}
-		owner, is = last.Owner, func() (int, *int) { return countSessions(w, p, last.Owner) - 1, p.Settings.Quotas.Of(last.Owner).Sessions }
+		owner, is = last.Owner, func() (int, *int) {
+			return countSessions(w, p, last.Owner) - 1, p.Settings.Quotas.Of(last.Owner).Sessions
+		}
 	case pool.JobSubmitted:
 		owner, is = e.Owner, func() (int, *int) {
 			return countJobs(w, p, e.Owner, pool.JobStateWaiting, pool.JobStateQueued), p.Settings.Quotas.Of(e.Owner).JobsQueued

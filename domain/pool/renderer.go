@@ -23,7 +23,10 @@ type Pool struct {
 	HoldSeconds  float64         `json:"hold_seconds"` // learned time that a session keeps its slot
 	Jobs         int             `json:"jobs"`
 	JobSeconds   float64         `json:"job_seconds"`
-	Failures     int             `json:"failures"` // starts that failed in a row
+	Turns        int             `json:"turns,omitempty"`        // jobs that succeeded
+	TurnSeconds  float64         `json:"turn_seconds,omitempty"` // learned time that a job keeps its slot, loading included
+	Expectations Calibration     `json:"expectations,omitzero"`  // how right they were
+	Failures     int             `json:"failures"`               // starts that failed in a row
 	BackoffUntil *time.Time      `json:"backoff_until,omitempty"`
 	LastFailure  string          `json:"last_failure,omitempty"`
 	Unmet        []Unmet         `json:"unmet,omitempty"` // bookings refused for want of a slot, oldest first
@@ -117,6 +120,14 @@ func orUnseen(v float64, n int, unseen float64) float64 {
 func (p *Pool) expectStart() float64 { return orUnseen(p.StartSeconds, p.Starts, startSecondsUnseen) }
 func (p *Pool) expectHold() float64  { return orUnseen(p.HoldSeconds, p.Holds, holdSecondsUnseen) }
 func (p *Pool) expectJob() float64   { return orUnseen(p.JobSeconds, p.Jobs, jobSecondsUnseen) }
+
+// expectTurn is how long a job is expected to keep its slot, in seconds.
+func (p *Pool) expectTurn() float64 {
+	if p.Turns == 0 {
+		return p.expectJob()
+	}
+	return p.TurnSeconds
+}
 
 // expectLoad is the expected load time of a model, in seconds: its own if it
 // was ever loaded, else the mean of all models, else a prior.

@@ -57,6 +57,7 @@ type Session struct {
 	Moves        int               `json:"moves,omitempty"`
 	Warning      string            `json:"warning,omitempty"`  // its resource is going: why
 	GoesAt       *time.Time        `json:"goes_at,omitempty"`  // and when, if that is known
+	Expected     *Expectation      `json:"expected,omitempty"` // what was first said of its wait
 	Decision     int64             `json:"decision,omitempty"` // position of the event that decided last
 	Ended        bool              `json:"ended"`
 }

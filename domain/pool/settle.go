@@ -219,9 +219,7 @@ func (d *decider) promise(id domain.RendererID) {
 		case r != nil && e.State == SessionStateQueued:
 			d.emit(id, SessionStarting{Session: e.ID, Resource: r.ID})
 		case r == nil && e.State == SessionStateStarting:
-			place := d.s.PlaceOfSession(e.ID, d.at)
-			d.emit(id, SessionQueued{Session: e.ID, Place: place.Position, EstimateSeconds: place.EstimatedWaitSeconds,
-				Decision: d.noSlot(id, "queued", e.Model, place.Reason)})
+			d.sessionQueued(e, d.s.PlaceOfSession(e.ID, d.at))
 		}
 	}
 }

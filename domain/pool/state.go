@@ -49,7 +49,8 @@ type poolState struct {
 	pool      *Pool
 	resources []*Resource // not ended, by Seq
 	waiting   []*Session  // queued or starting, by Seq: one that was moved keeps its place
-	queue     []*Job      // queued, by priority, then Seq
+	queue     []*Job      // queued, by priority, deadline and Seq, see byUrgency
+	timed     []*Job      // queued or waiting for other jobs, with a deadline, by deadline
 	blocked   []*Job      // waiting for other jobs, by Seq
 	holding   []*Session  // with a slot, by Seq
 

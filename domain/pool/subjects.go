@@ -127,6 +127,8 @@ func (c *subjects) user(e Event) {
 		c.job(e.Job).add("job", string(e.By))
 	case JobQueued:
 		c.job(e.Job)
+	case JobLate:
+		c.job(e.Job)
 	case JobAssigned:
 		c.job(e.Job).resource(e.Resource).model(e.Model)
 	case JobStarted:

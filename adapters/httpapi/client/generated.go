@@ -132,6 +132,19 @@ type Admission struct {
 	Reason string `json:"reason,omitempty,omitzero"`
 }
 
+// Calibrated The waits of one sort that ended with a slot.
+type Calibrated struct {
+	// Recent That share among the last, the newest count most.
+	Recent float64 `json:"recent"`
+
+	// Share That share of them.
+	Share float64 `json:"share"`
+	Waits int     `json:"waits"`
+
+	// Within Those that ended within the interval that was stated when they began.
+	Within int `json:"within"`
+}
+
 // Candidate defines model for Candidate.
 type Candidate struct {
 	// Evicts Models that would have to go.
@@ -248,6 +261,25 @@ type EventList struct {
 	NextAfter int64 `json:"next_after"`
 }
 
+// Expectations How right the expected waits were. Sessions and jobs, waits for the start of a resource and for a turn at those in use, are counted
+// apart; a sort of which there was none yet is left out.
+type Expectations struct {
+	// Confidence The share that should end within its interval.
+	Confidence float64 `json:"confidence"`
+
+	// JobStart The waits of one sort that ended with a slot.
+	JobStart Calibrated `json:"job_start,omitempty,omitzero"`
+
+	// JobTurn The waits of one sort that ended with a slot.
+	JobTurn Calibrated `json:"job_turn,omitempty,omitzero"`
+
+	// SessionStart The waits of one sort that ended with a slot.
+	SessionStart Calibrated `json:"session_start,omitempty,omitzero"`
+
+	// SessionTurn The waits of one sort that ended with a slot.
+	SessionTurn Calibrated `json:"session_turn,omitempty,omitzero"`
+}
+
 // Health defines model for Health.
 type Health struct {
 	Status HealthStatus `json:"status"`
@@ -304,9 +336,12 @@ type Job struct {
 	EventsURL string `json:"events_url"`
 
 	// ID An opaque identifier.
-	ID          ID      `json:"id"`
-	Kind        JobKind `json:"kind"`
-	MaxAttempts int     `json:"max_attempts"`
+	ID   ID      `json:"id"`
+	Kind JobKind `json:"kind"`
+
+	// Late It can no longer make its deadline, or did not. While it waits it goes by its age.
+	Late        bool `json:"late,omitempty,omitzero"`
+	MaxAttempts int  `json:"max_attempts"`
 
 	// Model Opaque name of a data set, such as a URI or `circuit:100`; at most 1,024 bytes of UTF-8 without control characters.
 	Model ModelKey `json:"model"`
@@ -352,6 +387,9 @@ type Job struct {
 
 	// Warm Whether the model was loaded already when the slot was given.
 	Warm bool `json:"warm"`
+
+	// Warning That it is expected to miss its deadline, can no longer make it, or did miss it.
+	Warning string `json:"warning,omitempty,omitzero"`
 }
 
 // JobKind defines model for JobKind.
@@ -549,6 +587,10 @@ type Pool struct {
 	// Buffer Free slots that are kept.
 	Buffer int `json:"buffer"`
 
+	// Expectations How right the expected waits were. Sessions and jobs, waits for the start of a resource and for a turn at those in use, are counted
+	// apart; a sort of which there was none yet is left out.
+	Expectations Expectations `json:"expectations,omitempty,omitzero"`
+
 	// Failures Starts that failed in a row.
 	Failures int `json:"failures,omitempty,omitzero"`
 
@@ -659,6 +701,12 @@ type QueuePlace struct {
 
 	// EstimatedWaitSeconds Expected, from what was learned; no promise.
 	EstimatedWaitSeconds float64 `json:"estimated_wait_seconds"`
+
+	// HighSeconds … to here; how often that was right is told by `GET /pools/{renderer}`.
+	HighSeconds float64 `json:"high_seconds,omitempty,omitzero"`
+
+	// LowSeconds Eight waits of ten end from here …
+	LowSeconds float64 `json:"low_seconds,omitempty,omitzero"`
 
 	// Position 1 is next.
 	Position int `json:"position"`
@@ -1706,7 +1754,8 @@ type ClientInterface interface {
 
 	// SubmitJobWithBody Submit a job
 	//
-	// Puts an image, a set of frames or a video into the queue. Sessions go before jobs, jobs by priority, then by age.
+	// Puts an image, a set of frames or a video into the queue. Sessions go before jobs, jobs by priority, then the earliest deadline that can
+	// still be made, then by age. A job that is expected to miss its deadline is taken, with a `warning`; one whose deadline has passed is refused.
 	// Follow progress with `GET /jobs/{id}/events`, fetch the outcome with `GET /jobs/{id}/result`.
 	//
 	// Takes any type of body and a specified content type.
@@ -1716,7 +1765,8 @@ type ClientInterface interface {
 
 	// SubmitJob Submit a job
 	//
-	// Puts an image, a set of frames or a video into the queue. Sessions go before jobs, jobs by priority, then by age.
+	// Puts an image, a set of frames or a video into the queue. Sessions go before jobs, jobs by priority, then the earliest deadline that can
+	// still be made, then by age. A job that is expected to miss its deadline is taken, with a `warning`; one whose deadline has passed is refused.
 	// Follow progress with `GET /jobs/{id}/events`, fetch the outcome with `GET /jobs/{id}/result`.
 	//
 	// Takes a body of the `application/json` content type.
@@ -2106,7 +2156,8 @@ func (c *Client) ListJobs(ctx context.Context, params *ListJobsParams, reqEditor
 
 // SubmitJobWithBody Submit a job
 //
-// Puts an image, a set of frames or a video into the queue. Sessions go before jobs, jobs by priority, then by age.
+// Puts an image, a set of frames or a video into the queue. Sessions go before jobs, jobs by priority, then the earliest deadline that can
+// still be made, then by age. A job that is expected to miss its deadline is taken, with a `warning`; one whose deadline has passed is refused.
 // Follow progress with `GET /jobs/{id}/events`, fetch the outcome with `GET /jobs/{id}/result`.
 //
 // Takes any type of body and a specified content type.
@@ -2126,7 +2177,8 @@ func (c *Client) SubmitJobWithBody(ctx context.Context, params *SubmitJobParams,
 
 // SubmitJob Submit a job
 //
-// Puts an image, a set of frames or a video into the queue. Sessions go before jobs, jobs by priority, then by age.
+// Puts an image, a set of frames or a video into the queue. Sessions go before jobs, jobs by priority, then the earliest deadline that can
+// still be made, then by age. A job that is expected to miss its deadline is taken, with a `warning`; one whose deadline has passed is refused.
 // Follow progress with `GET /jobs/{id}/events`, fetch the outcome with `GET /jobs/{id}/result`.
 //
 // Takes a body of the `application/json` content type.
@@ -4355,7 +4407,8 @@ type ClientWithResponsesInterface interface {
 
 	// SubmitJobWithBodyWithResponse Submit a job
 	//
-	// Puts an image, a set of frames or a video into the queue. Sessions go before jobs, jobs by priority, then by age.
+	// Puts an image, a set of frames or a video into the queue. Sessions go before jobs, jobs by priority, then the earliest deadline that can
+	// still be made, then by age. A job that is expected to miss its deadline is taken, with a `warning`; one whose deadline has passed is refused.
 	// Follow progress with `GET /jobs/{id}/events`, fetch the outcome with `GET /jobs/{id}/result`.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -4365,7 +4418,8 @@ type ClientWithResponsesInterface interface {
 
 	// SubmitJobWithResponse Submit a job
 	//
-	// Puts an image, a set of frames or a video into the queue. Sessions go before jobs, jobs by priority, then by age.
+	// Puts an image, a set of frames or a video into the queue. Sessions go before jobs, jobs by priority, then the earliest deadline that can
+	// still be made, then by age. A job that is expected to miss its deadline is taken, with a `warning`; one whose deadline has passed is refused.
 	// Follow progress with `GET /jobs/{id}/events`, fetch the outcome with `GET /jobs/{id}/result`.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -7800,7 +7854,8 @@ func (c *ClientWithResponses) ListJobsWithResponse(ctx context.Context, params *
 
 // SubmitJobWithBodyWithResponse Submit a job
 //
-// Puts an image, a set of frames or a video into the queue. Sessions go before jobs, jobs by priority, then by age.
+// Puts an image, a set of frames or a video into the queue. Sessions go before jobs, jobs by priority, then the earliest deadline that can
+// still be made, then by age. A job that is expected to miss its deadline is taken, with a `warning`; one whose deadline has passed is refused.
 // Follow progress with `GET /jobs/{id}/events`, fetch the outcome with `GET /jobs/{id}/result`.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -7816,7 +7871,8 @@ func (c *ClientWithResponses) SubmitJobWithBodyWithResponse(ctx context.Context,
 
 // SubmitJobWithResponse Submit a job
 //
-// Puts an image, a set of frames or a video into the queue. Sessions go before jobs, jobs by priority, then by age.
+// Puts an image, a set of frames or a video into the queue. Sessions go before jobs, jobs by priority, then the earliest deadline that can
+// still be made, then by age. A job that is expected to miss its deadline is taken, with a `warning`; one whose deadline has passed is refused.
 // Follow progress with `GET /jobs/{id}/events`, fetch the outcome with `GET /jobs/{id}/result`.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
