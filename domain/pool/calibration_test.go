@@ -3,7 +3,7 @@ package pool_test
 import (
 	"fmt"
 	"math"
-	"math/rand"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -70,12 +70,12 @@ func (l *line) give(c pool.Command) {
 // Of the waits, as many end within their interval as is stated, whatever the
 // times are distributed like, and also when work becomes three times as long.
 func TestAsManyWaitsEndWithinTheirIntervalAsIsStated(t *testing.T) {
-	l := &line{world: given(t, demo(size(4, 4), loading(domain.LoadNone))).up(), random: rand.New(rand.NewSource(7)),
+	l := &line{world: given(t, demo(size(4, 4), loading(domain.LoadNone))).up(), random: rand.New(rand.NewPCG(7, 7)),
 		takes: map[domain.JobID]time.Duration{}, ends: map[domain.JobID]time.Time{}}
 	share := func(median float64, waits int) float64 {
 		before := l.state.Pool("demo").Expectations.JobTurn
 		for n := 0; n < waits; n = l.state.Pool("demo").Expectations.JobTurn.Waits - before.Waits {
-			for range 1 + l.random.Intn(12) { // they come in bursts
+			for range 1 + l.random.IntN(12) { // they come in bursts
 				l.arrive(median)
 			}
 			l.until(l.now.Add(time.Duration(median * 2.4 * l.random.ExpFloat64() * float64(time.Second) * 1.65)))
