@@ -20,8 +20,8 @@ const (
 	maxBackoff          = 250 * time.Millisecond
 )
 
-// errAnew: all that is in memory may be wrong. The log lost its end (a restore, a failover), or someone raised
-// the epoch: after a rebuild of the live views, rows may differ that no event has touched.
+// errAnew: all that is in memory may be wrong. The log lost its end (a restore, a failover), what changed since is
+// forgotten, or someone raised the epoch: after a rebuild of the live views, rows may differ that no event has touched.
 var errAnew = errors.New("the live state must be read anew")
 
 // appendError marks an error of the append itself, after which it matters whether it was committed.
@@ -317,7 +317,7 @@ func (l *Lane) refresh(ctx context.Context) error {
 }
 
 func (l *Lane) take(d eventstore.Delta) error {
-	if d.Position < l.head || d.Epoch != l.epoch {
+	if d.Position < l.head || d.Forgotten || d.Epoch != l.epoch {
 		l.loaded = false
 		return errAnew
 	}

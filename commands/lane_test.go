@@ -1,6 +1,7 @@
 package commands_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -352,7 +353,7 @@ func TestAHeadThatWentBackwards(t *testing.T) {
 	tx := db.MustBegin()
 	tx.MustExec(`SET LOCAL session_replication_role = replica`)
 	for _, q := range []string{
-		`DELETE FROM events WHERE position = 3`, `DELETE FROM answers WHERE position = 3`, `UPDATE log_head SET position = 2`,
+		`DELETE FROM events WHERE position = 3`, `DELETE FROM answers WHERE position = 3`, `DELETE FROM changes WHERE position = 3`, `UPDATE log_head SET position = 2`,
 		`DELETE FROM sessions WHERE id = 's2'`, `DELETE FROM resources WHERE id = '2'`, `UPDATE pools SET body = '{"version": 2}', position = 2`,
 	} {
 		tx.MustExec(q)
@@ -365,6 +366,30 @@ func TestAHeadThatWentBackwards(t *testing.T) {
 	}
 	if got, err := do(t, l, "t2", take{Session: "s2"}); code(err) != "no_capacity" || got.Repeated {
 		t.Errorf("the lost command, again: %+v %v", got, err)
+	}
+}
+
+// A process that is so far behind that nobody knows any more what changed reads all.
+func TestChangesThatAreForgotten(t *testing.T) {
+	dsn := dbtest.DSN(t)
+	var errs bytes.Buffer // the alarm that the model contradicts the log would mend it too
+	behind, db := newLane(t, dsn, newToy(3), commands.Options{Logger: slog.New(slog.NewTextHandler(&errs, &slog.HandlerOptions{Level: slog.LevelError}))})
+	stop := runLane(t, behind)
+	if _, err := do(t, behind, "t0", take{Session: "s0"}); err != nil {
+		t.Fatal(err)
+	}
+	ahead, _ := newLane(t, dsn, newToy(3), commands.Options{})
+	runLane(t, ahead)
+	if got, err := do(t, ahead, "t1", take{Session: "s1"}); err != nil || string(got.Body) != "1" {
+		t.Fatalf("%+v %v", got, err)
+	}
+	db.MustExec(`DELETE FROM changes`)
+	db.MustExec(`INSERT INTO changes SELECT position, '{}', '{}' FROM log_head`)
+	if got, err := do(t, behind, "t2", take{Session: "s2"}); err != nil || string(got.Body) != "2" || got.Position != 3 {
+		t.Errorf("%s at %d, %v: the slot of the other process is taken", got.Body, got.Position, err)
+	}
+	if stop(); errs.Len() > 0 {
+		t.Error(errs.String())
 	}
 }
 

@@ -78,6 +78,7 @@ type Batch struct {
 type Delta struct {
 	Position, Epoch int64
 	Rows            []Row
+	Forgotten       bool // it is not known any more what changed: no Rows, no Epoch, only Live helps
 }
 
 // ErrMoved says that the head was not where the batch expected it, or that the

@@ -35,6 +35,7 @@ func (l *Log) Live(ctx context.Context) (Delta, error) {
 // Since gives the rows that were written after a position, ended ones too, and
 // the head, of one instant. A head before the position means that the log lost
 // its end (a restore, a failover): nothing read before is true any more.
+// Positions from before PruneChanges give a Delta that is Forgotten.
 func (l *Log) Since(ctx context.Context, position int64) (Delta, error) {
 	d, err := within(ctx, func() (Delta, error) { return delta(ctx, l.sinceCall, position) })
 	if err != nil {
@@ -64,7 +65,9 @@ func scanDelta(rows *sql.Rows, err error) (Delta, error) {
 			continue
 		}
 		head, d.Position = true, r.Position
-		if d.Epoch, err = strconv.ParseInt(r.ID, 10, 64); err != nil {
+		if r.ID == "" {
+			d.Forgotten = true
+		} else if d.Epoch, err = strconv.ParseInt(r.ID, 10, 64); err != nil {
 			return Delta{}, fmt.Errorf("read the epoch: %w", err)
 		}
 	}
@@ -180,6 +183,26 @@ func (l *Log) PruneAnswers(ctx context.Context, olderThan time.Duration, limit i
 		return 0, fmt.Errorf("prune answers: %w", err)
 	}
 	return int(n), nil
+}
+
+// changesKept is how many positions back Since can look: seconds at full speed, and further than a process that appends ever is.
+const changesKept = 100_000
+
+// PruneChanges forgets which rows changed long ago.
+func (l *Log) PruneChanges(ctx context.Context) error {
+	return l.pruneChanges(ctx, changesKept)
+}
+
+func (l *Log) pruneChanges(ctx context.Context, kept int64) error {
+	_, err := within(ctx, func() (sql.Result, error) {
+		// The first that is left says from where on the list is complete.
+		return l.db.ExecContext(ctx, `DELETE FROM changes WHERE position < (
+			SELECT max(position) FROM changes WHERE position <= (SELECT position FROM log_head) - $1)`, kept)
+	})
+	if err != nil {
+		return fmt.Errorf("forget old changes: %w", err)
+	}
+	return nil
 }
 
 // partitionAhead is how far ahead of the head the log's partitions are made: days, at thousands of events a second.

@@ -125,7 +125,7 @@ CREATE TABLE result_meta (
 );
 
 -- The live views: the folded state, each row with the position that wrote it. Rows are never deleted, since a
--- process that catches up by position could not see it. Columns beside id, body and position are taken from the body
+-- process that catches up could not see it. Columns beside id, body and position are taken from the body
 -- for queries; seq is the position of the thing's first event, the order of lists.
 CREATE TABLE service (
   id text COLLATE "C" PRIMARY KEY, body jsonb NOT NULL, position bigint NOT NULL
@@ -169,43 +169,55 @@ CREATE TABLE models (
   model    text COLLATE "C" GENERATED ALWAYS AS (body->>'model') STORED
 ) WITH (fillfactor = 70);
 
-CREATE INDEX service_position   ON service (position);
-CREATE INDEX pools_position     ON pools (position);
-CREATE INDEX resources_position ON resources (position);
+-- Not one on position: it would change with every update, and an update that changes no indexed column writes no index.
 CREATE INDEX resources_seq      ON resources (seq);
 CREATE INDEX resources_renderer ON resources (renderer, state, seq);
 CREATE INDEX resources_live     ON resources (seq) WHERE NOT ended;
-CREATE INDEX sessions_position  ON sessions (position);
 CREATE INDEX sessions_seq       ON sessions (seq);
 CREATE INDEX sessions_owner     ON sessions (owner, seq);
 CREATE INDEX sessions_renderer  ON sessions (renderer, seq);
 CREATE INDEX sessions_live      ON sessions (renderer, state) WHERE NOT ended;
-CREATE INDEX jobs_position      ON jobs (position);
 CREATE INDEX jobs_seq           ON jobs (seq);
 CREATE INDEX jobs_owner         ON jobs (owner, seq);
 CREATE INDEX jobs_renderer      ON jobs (renderer, seq);
 CREATE INDEX jobs_live          ON jobs (renderer, state) WHERE NOT ended;
-CREATE INDEX models_position    ON models (position);
 CREATE INDEX models_renderer    ON models (renderer, model);
+
+-- Which rows an append wrote, for processes that catch up by position. Old ones are forgotten, see Log.PruneChanges: the
+-- list is complete after its first position.
+CREATE TABLE changes (
+  position bigint PRIMARY KEY,
+  views    text[] COLLATE "C" NOT NULL,
+  ids      text[] COLLATE "C" NOT NULL
+);
+INSERT INTO changes VALUES (0, '{}', '{}');
 
 -- Of the functions below: enable_seqscan off makes whatever cannot do without a scan look so dear to the planner that it would
 -- compile the query first (jit), which takes a tenth of a second. So jit is off, and the one row of log_head is found by its key.
 
 -- rrm_since gives, in one snapshot, the head (view 'head', id the epoch) and every row written after a position,
--- ended ones too. enable_seqscan: the share of rows after a position is unknown to a cached plan, which would guess a third.
+-- ended ones too. Where that is forgotten the head alone comes, without an epoch. The settings: how much was written
+-- after a position is unknown to a cached plan, which would guess a third of all.
 -- +goose StatementBegin
 CREATE FUNCTION rrm_since(p_since bigint) RETURNS TABLE (view text, id text, body jsonb, "position" bigint)
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET jit = off AS $$
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
+  IF p_since < (SELECT min(position) FROM changes) THEN
+    RETURN QUERY SELECT 'head', '', NULL::jsonb, position FROM log_head WHERE one;
+    RETURN;
+  END IF;
   RETURN QUERY
+    WITH c AS MATERIALIZED (
+      SELECT DISTINCT v, i FROM changes CROSS JOIN LATERAL unnest(views, ids) AS x(v, i) WHERE position > p_since
+    )
     SELECT 'head', epoch::text, NULL::jsonb, position FROM log_head WHERE one
-    UNION ALL SELECT 'service', id, body, position FROM service WHERE position > p_since
-    UNION ALL SELECT 'pools', id, body, position FROM pools WHERE position > p_since
-    UNION ALL SELECT 'resources', id, body, position FROM resources WHERE position > p_since
-    UNION ALL SELECT 'models', id, body, position FROM models WHERE position > p_since
-    UNION ALL SELECT 'sessions', id, body, position FROM sessions WHERE position > p_since
-    UNION ALL SELECT 'jobs', id, body, position FROM jobs WHERE position > p_since;
+    UNION ALL SELECT v, id, body, position FROM c JOIN service ON id = i WHERE v = 'service'
+    UNION ALL SELECT v, id, body, position FROM c JOIN pools ON id = i WHERE v = 'pools'
+    UNION ALL SELECT v, id, body, position FROM c JOIN resources ON id = i WHERE v = 'resources'
+    UNION ALL SELECT v, id, body, position FROM c JOIN models ON id = i WHERE v = 'models'
+    UNION ALL SELECT v, id, body, position FROM c JOIN sessions ON id = i WHERE v = 'sessions'
+    UNION ALL SELECT v, id, body, position FROM c JOIN jobs ON id = i WHERE v = 'jobs';
 END $$;
 -- +goose StatementEnd
 
@@ -269,6 +281,9 @@ BEGIN
     INSERT INTO events (position, stream, version, type, schema, data, meta, subjects, recorded_at)
       SELECT p_expected + o, s, v, t, k, d::jsonb, m::jsonb, u::text[], at
       FROM unnest(p_stream, p_version, p_type, p_schema, p_data, p_meta, p_subjects) WITH ORDINALITY AS x(s, v, t, k, d, m, u, o);
+    IF cardinality(p_view) > 0 THEN
+      INSERT INTO changes VALUES (head, p_view, p_row);
+    END IF;
   ELSIF cardinality(p_view) > 0 THEN
     RAISE EXCEPTION 'live rows without events: other replicas would never see them' USING ERRCODE = 'integrity_constraint_violation';
   END IF;

@@ -234,7 +234,7 @@ func (k keeper) Keep(ctx context.Context) error {
 	_, err4 := k.s.Leases.Forget(ctx, "job", k.s.cfg.Keep)
 	_, err5 := k.s.Leases.Forget(ctx, "model", k.s.cfg.Keep)
 	_, err6 := k.s.Leases.Forget(ctx, projections.ObservedHeartbeat, keepHeartbeats)
-	return errors.Join(err1, err2, err3, err4, err5, err6, k.s.Log.EnsurePartition(ctx))
+	return errors.Join(err1, err2, err3, err4, err5, err6, k.s.Log.PruneChanges(ctx), k.s.Log.EnsurePartition(ctx))
 }
 
 // binDirs are where bare program names are looked for first: beside rrm itself.
