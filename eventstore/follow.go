@@ -29,6 +29,13 @@ type Follower struct {
 	// connection, and a panic, pause the follower: it never skips an event.
 	Apply func(ctx context.Context, tx *sql.Tx, run []Event) error
 
+	// Only, if it is not nil, names the types of the events that Apply is given; the others count as applied.
+	Only []string
+
+	// Index, instead of Apply, is for a follower that works on the table of
+	// events itself: it is given the positions of a run, both included, and no event travels.
+	Index func(ctx context.Context, tx *sql.Tx, first, last int64) error
+
 	// OnPause, if set, is the alarm.
 	OnPause func(reason string)
 }
@@ -111,11 +118,14 @@ func followOnce(ctx context.Context, db *sqlx.DB, bus *Bus, logger *slog.Logger,
 		if f.Timeout <= 0 {
 			f.Timeout = applyTimeout
 		}
+		if f.Index != nil {
+			f.Only = []string{}
+		}
 		log := logger.With("follower", f.Name, "generation", f.Generation)
 		wake, end := bus.Subscribe()
 		defer end()
 		sub, err := wsql.NewSubscriber(db, wsql.SubscriberConfig{
-			ConsumerGroup: f.Name, SchemaAdapter: topic{run: f.Run}, OffsetsAdapter: checkpoints{generation: f.Generation},
+			ConsumerGroup: f.Name, SchemaAdapter: topic{run: f.Run, only: f.Only}, OffsetsAdapter: checkpoints{generation: f.Generation},
 			BackoffManager: &waker{wake: wake, stop: ctx.Done(), logger: log},
 			AckDeadline:    &deadline, ResendInterval: resendInterval,
 		}, library)
@@ -172,8 +182,10 @@ func (h handler) apply(ctx context.Context, r run) error {
 		return fmt.Errorf("begin to apply events: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }()
-	// First of all the checkpoint, compared and set: who does not move it has nothing to do.
-	result, err := tx.ExecContext(ctx, `UPDATE checkpoints SET position = $4, updated_at = clock_timestamp()
+	// First of all the checkpoint, compared and set: who does not move it has nothing to do. The commit is not waited for,
+	// so that it costs the commands' commits nothing: a crash of the server takes the checkpoint back with what it stands for.
+	result, err := tx.ExecContext(ctx, `WITH soon AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+		UPDATE checkpoints SET position = $4, updated_at = clock_timestamp() FROM soon
 		WHERE follower = $1 AND generation = $2 AND position = $3 AND status = 'running'`, h.Name, h.Generation, r.from, r.to)
 	if err != nil {
 		return fmt.Errorf("move the checkpoint: %w", err)
@@ -181,7 +193,7 @@ func (h handler) apply(ctx context.Context, r run) error {
 	if n, err := result.RowsAffected(); err != nil || n == 0 {
 		return err
 	}
-	if err := h.call(ctx, tx, r.events); err != nil {
+	if err := h.call(ctx, tx, r); err != nil {
 		return fmt.Errorf("apply events %d to %d: %w", r.from+1, r.to, err)
 	}
 	if err := tx.Commit(); err != nil {
@@ -191,13 +203,19 @@ func (h handler) apply(ctx context.Context, r run) error {
 }
 
 // call turns a panic into an error.
-func (h handler) call(ctx context.Context, tx *sql.Tx, events []Event) (err error) {
+func (h handler) call(ctx context.Context, tx *sql.Tx, r run) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
 		}
 	}()
-	return h.Apply(ctx, tx, events)
+	switch {
+	case h.Index != nil:
+		return h.Index(ctx, tx, r.from+1, r.to)
+	case len(r.events) > 0:
+		return h.Apply(ctx, tx, r.events)
+	}
+	return nil
 }
 
 // pause stops the follower before the run that it cannot apply, with the

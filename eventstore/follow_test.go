@@ -200,12 +200,48 @@ func TestAFollowerPausesAtAHole(t *testing.T) {
 			if err := tx.Commit(); err != nil {
 				t.Fatal(err)
 			}
-			defer follow(t, db, eventstore.NewBus(db, "", nil), copier(t, db, nil))()
-			eventually(t, "the follower pauses", func() bool { return checkpoint(t, db).Status == "paused" })
-			if c := checkpoint(t, db); c.Position != 0 {
-				t.Errorf("it went over the hole: %+v", c)
-			}
+			some, index := copier(t, db, nil), eventstore.Follower{Name: "index", Index: func(context.Context, *sql.Tx, int64, int64) error { return nil }}
+			all := some
+			some.Name, some.Only = "some", []string{"slot.taken", "slot.freed"}
+			defer follow(t, db, eventstore.NewBus(db, "", nil), all, some, index)()
+			eventually(t, "the followers pause", func() bool {
+				return count(t, db, `SELECT count(*) FROM checkpoints WHERE status = 'paused' AND reason LIKE '%has a hole%' AND position = 0`) == 3
+			})
 		})
+	}
+}
+
+// Events that a follower does not want do not travel, but count; one that works on the table gets positions only.
+func TestFollowersOfSomeEvents(t *testing.T) {
+	log, db := open(t)
+	for i := range 100 {
+		e := event("pool/a", int64(i)+1)
+		if i%10 == 3 {
+			e.Type = "slot.freed"
+		}
+		must[int64](t)(log.Append(t.Context(), eventstore.Batch{Expected: int64(i), Events: []eventstore.NewEvent{e}}))
+	}
+	some := copier(t, db, nil)
+	some.Only = []string{"slot.freed"}
+	var next atomic.Int64 // that the other has not seen
+	next.Store(1)
+	index := eventstore.Follower{Name: "index", Run: 7, Index: func(ctx context.Context, tx *sql.Tx, first, last int64) error {
+		var waits string // for the disk, beside the commands' commits
+		if err := tx.QueryRowContext(ctx, `SHOW synchronous_commit`).Scan(&waits); err != nil || waits != "off" {
+			return fmt.Errorf("synchronous_commit is %q, %w", waits, err)
+		}
+		if !next.CompareAndSwap(first, last+1) || last < first || last-first > 6 {
+			return fmt.Errorf("a run from %d to %d", first, last)
+		}
+		return nil
+	}}
+	defer follow(t, db, eventstore.NewBus(db, "", nil), some, index)()
+	eventually(t, "all is applied", func() bool {
+		return count(t, db, `SELECT count(*) FROM checkpoints WHERE position = 100`) == 2
+	})
+	var got []int64
+	if err := db.Select(&got, `SELECT position FROM copied ORDER BY 1`); err != nil || len(got) != 10 || got[0] != 4 || got[9] != 94 {
+		t.Errorf("%v were applied, %v", got, err)
 	}
 }
 

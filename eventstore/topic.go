@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	wsql "github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/lib/pq"
 
 	"github.com/rendering-resource-manager/rrm/domain"
 )
@@ -23,7 +25,10 @@ const topicName = "events"
 
 // topic is the SchemaAdapter: one message is one run of consecutive events, so
 // that one handler call, one transaction and one checkpoint serve them all.
-type topic struct{ run int }
+type topic struct {
+	run  int
+	only []string // types of the events that travel; nil: all
+}
 
 func (topic) SchemaInitializingQueries(string) []wsql.Query { return nil } // the migrations do
 func (topic) SubscribeIsolationLevel() sql.IsolationLevel   { return sql.LevelReadCommitted }
@@ -36,11 +41,17 @@ func (topic) InsertQuery(string, message.Messages) (wsql.Query, error) {
 // at it. The head comes along, so that events missing at the end show too.
 func (t topic) SelectQuery(name, follower string, offsets wsql.OffsetsAdapter) wsql.Query {
 	next := offsets.NextOffsetQuery(name, follower)
-	return wsql.Query{Args: next.Args, Query: `
+	args, columns, events := next.Args, `*`, `run`
+	if t.only != nil {
+		args = append(slices.Clone(args), pq.StringArray(t.only))
+		columns, events = `position`, fmt.Sprintf(`events WHERE position > (SELECT position FROM last)
+  AND position <= (SELECT max(position) FROM run) AND type = ANY ($%d)`, len(args))
+	}
+	return wsql.Query{Args: args, Query: `
 WITH last AS MATERIALIZED (` + next.Query + `),
-run AS MATERIALIZED (SELECT * FROM events WHERE position > (SELECT position FROM last) ORDER BY position LIMIT ` + strconv.Itoa(t.run) + `)
+run AS MATERIALIZED (SELECT ` + columns + ` FROM events WHERE position > (SELECT position FROM last) ORDER BY position LIMIT ` + strconv.Itoa(t.run) + `)
 SELECT (SELECT position FROM last), (SELECT position FROM log_head), coalesce(max(position), 0), count(*),
-  coalesce(json_agg(json_build_object('p', position, 's', stream, 'v', version, 't', type, 'k', schema, 'd', data, 'm', meta, 'u', subjects, 'r', recorded_at) ORDER BY position), '[]')
+  (SELECT coalesce(json_agg(json_build_object('p', position, 's', stream, 'v', version, 't', type, 'k', schema, 'd', data, 'm', meta, 'u', subjects, 'r', recorded_at) ORDER BY position), '[]') FROM ` + events + `)
 FROM run HAVING count(*) > 0 OR (SELECT position FROM last) <> (SELECT position FROM log_head)`}
 }
 
@@ -50,8 +61,9 @@ const (
 	metaFrom  = "from"  // position of the checkpoint
 	metaTo    = "to"    // position of the last event
 	metaHead  = "head"  // of the log
-	metaCount = "count" // events in the payload
+	metaCount = "count" // events of the run
 	metaFull  = "full"  // as many as one run holds
+	metaSome  = "some"  // the payload has only some of them
 )
 
 func (t topic) UnmarshalMessage(row wsql.Scanner) (wsql.Row, error) {
@@ -65,7 +77,7 @@ func (t topic) UnmarshalMessage(row wsql.Scanner) (wsql.Row, error) {
 	for name, v := range map[string]int64{metaFrom: from, metaTo: to, metaHead: head, metaCount: count} {
 		m.Metadata[name] = strconv.FormatInt(v, 10)
 	}
-	m.Metadata[metaFull] = strconv.FormatBool(count >= int64(t.run))
+	m.Metadata[metaFull], m.Metadata[metaSome] = strconv.FormatBool(count >= int64(t.run)), strconv.FormatBool(t.only != nil)
 	// The library takes offset 0 for "no message", so it must not be that even for a run that should not be empty.
 	return wsql.Row{Offset: max(to, 1), UUID: []byte(id), Payload: body, Msg: m}, nil
 }
@@ -104,7 +116,7 @@ type run struct {
 	events   []Event
 }
 
-// decodeRun gives the run, or a *HoleError if the log misses an event of it.
+// decodeRun gives the run with the events that travelled, or a *HoleError if the log misses an event of it.
 func decodeRun(m *message.Message) (run, error) {
 	var n [4]int64
 	for i, name := range []string{metaFrom, metaTo, metaHead, metaCount} {
@@ -133,16 +145,23 @@ func decodeRun(m *message.Message) (run, error) {
 	if err := json.Unmarshal(m.Payload, &wire); err != nil {
 		return r, fmt.Errorf("read the events after %d: %w", r.from, err)
 	}
-	last := r.from
+	last, some := r.from, m.Metadata[metaSome] == "true"
 	for _, w := range wire {
-		if w.P != last+1 {
+		if w.P != last+1 && !some {
 			return r, &HoleError{After: last, Next: w.P}
 		}
 		last = w.P
 		e := NewEvent{Stream: w.S, Version: w.V, Type: w.T, Schema: w.K, Data: w.D, Meta: w.M, Subjects: w.U}
 		r.events = append(r.events, Event{Position: w.P, NewEvent: e, RecordedAt: w.R.UTC()})
 	}
-	if int64(len(wire)) != count || m.Metadata[metaFull] != "true" && last < head {
+	if some { // they are as many as their positions say, or one is missing somewhere
+		if last = max(r.to, r.from); last-r.from != count {
+			return r, &HoleError{After: r.from, Next: last + 1}
+		}
+	} else if int64(len(wire)) != count {
+		return r, &HoleError{After: last, Next: head + 1}
+	}
+	if m.Metadata[metaFull] != "true" && last < head {
 		return r, &HoleError{After: last, Next: head + 1}
 	}
 	return r, nil

@@ -3,31 +3,38 @@
 -- +goose Up
 
 -- Which events concern whom. Filled by the follower "timeline", so it costs an append nothing. Beside the subjects
--- of each event it holds the event's type as "type:session.ready".
+-- of each event it holds the event's type as "type:session.ready". A row holds the positions, in order, of one run of
+-- the follower: hundreds of an owner or a renderer, so that there are six times fewer rows than with one for each.
 CREATE TABLE event_subjects (
-  subject  text COLLATE "C" NOT NULL,
-  position bigint NOT NULL,
-  PRIMARY KEY (subject, position)
+  subject   text COLLATE "C" NOT NULL,
+  first     bigint NOT NULL,
+  positions bigint[] NOT NULL,
+  PRIMARY KEY (subject, first)
 );
 
--- rrm_subject_positions walks the index in order. It is a function for its settings only: the planner does not know
--- how many events a subject has, and would collect and sort a million of them for the first hundred.
+-- rrm_subject_positions walks the index in order and stops when it has enough: a subject may have a million events.
 -- With p_type only events of that type count, with p_prefix of all types that begin so.
 -- +goose StatementBegin
 CREATE FUNCTION rrm_subject_positions(p_subject text, p_after bigint, p_upto bigint, p_limit int, p_type text, p_prefix boolean)
 RETURNS SETOF bigint LANGUAGE plpgsql STABLE
 ROWS 100
 SET enable_bitmapscan = off SET enable_seqscan = off SET enable_sort = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+DECLARE
+  run bigint[];
+  found int := 0; n int;
 BEGIN
-  IF p_type = '' THEN
-    RETURN QUERY SELECT s.position FROM event_subjects s
-      WHERE s.subject = p_subject AND s.position > p_after AND s.position <= p_upto ORDER BY s.position LIMIT p_limit;
-  ELSE
-    RETURN QUERY SELECT s.position FROM event_subjects s JOIN events e ON e.position = s.position
-      WHERE s.subject = p_subject AND s.position > p_after AND s.position <= p_upto
-        AND (e.type = p_type OR p_prefix AND starts_with(e.type, p_type))
-      ORDER BY s.position LIMIT p_limit;
-  END IF;
+  FOR run IN SELECT positions FROM event_subjects WHERE subject = p_subject AND first <= p_upto AND first >=
+      coalesce((SELECT max(first) FROM event_subjects WHERE subject = p_subject AND first <= p_after), 0) ORDER BY first LOOP
+    IF p_type = '' THEN
+      RETURN QUERY SELECT p FROM unnest(run) AS p WHERE p > p_after AND p <= p_upto LIMIT p_limit - found;
+    ELSE
+      RETURN QUERY SELECT p FROM unnest(run) AS p JOIN events e ON e.position = p
+        WHERE p > p_after AND p <= p_upto AND (e.type = p_type OR p_prefix AND starts_with(e.type, p_type)) LIMIT p_limit - found;
+    END IF;
+    GET DIAGNOSTICS n = ROW_COUNT;
+    found := found + n;
+    EXIT WHEN found >= p_limit;
+  END LOOP;
 END $$;
 -- +goose StatementEnd
 

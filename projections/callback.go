@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -33,9 +34,12 @@ type Callback struct {
 	Attempts int             `db:"attempts"`
 }
 
+// jobEnds are the events that end a job.
+var jobEnds = []string{"job.succeeded", "job.failed", "job.cancelled"}
+
 // CallbackFollower notes, once for each job that named a callback_url, that its end is to be told.
 func CallbackFollower() eventstore.Follower {
-	return eventstore.Follower{Name: "callbacks", Generation: 1, Run: timelineRun, Apply: noteCallbacks}
+	return eventstore.Follower{Name: "callbacks", Generation: 1, Run: timelineRun, Only: jobEnds, Apply: noteCallbacks}
 }
 
 func noteCallbacks(ctx context.Context, tx *sql.Tx, run []eventstore.Event) error {
@@ -62,9 +66,7 @@ func noteCallbacks(ctx context.Context, tx *sql.Tx, run []eventstore.Event) erro
 }
 
 func noticeOf(e eventstore.Event) (*Notice, error) {
-	switch e.Type {
-	case "job.succeeded", "job.failed", "job.cancelled":
-	default:
+	if !slices.Contains(jobEnds, e.Type) {
 		return nil, nil
 	}
 	ev, err := catalog.Decode(e.Type, e.Schema, e.Data)

@@ -206,7 +206,8 @@ FROM generate_series(1, %d) AS i`, thing, at, waiting))
 
 func indexSubjectsUpTo(ctx context.Context, tx *sqlx.Tx, position int64) error {
 	_, err := tx.ExecContext(ctx, `
-INSERT INTO event_subjects SELECT s, position FROM events, unnest(subjects || ('type:' || type)) AS s WHERE position <= $1`, position)
+INSERT INTO event_subjects SELECT s, min(position), array_agg(position ORDER BY position)
+FROM events, unnest(subjects || ('type:' || type)) AS s WHERE position <= $1 GROUP BY s, position / 500`, position)
 	if err == nil {
 		_, err = tx.ExecContext(ctx, `INSERT INTO checkpoints (follower, position) VALUES ('timeline', $1)`, position)
 	}

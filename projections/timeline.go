@@ -26,22 +26,18 @@ const timelineRun = 2000
 // runs off the path of the commands; Reader.Events looks through the log
 // itself for what is not indexed yet.
 func Timeline() eventstore.Follower {
-	return eventstore.Follower{Name: timelineFollower, Generation: 1, Run: timelineRun, Apply: indexSubjects}
+	return eventstore.Follower{Name: timelineFollower, Generation: 1, Run: timelineRun, Index: indexSubjects}
 }
 
-// indexSubjects works on the table and not on the run that it was given: the
-// database copies the subjects by itself, which is many times faster. An event
-// may name a subject twice.
-func indexSubjects(ctx context.Context, tx *sql.Tx, run []eventstore.Event) error {
-	if len(run) == 0 {
-		return nil
-	}
+// indexSubjects lets the database copy the subjects by itself, which is many
+// times faster than to send them here and back. An event may name a subject twice.
+func indexSubjects(ctx context.Context, tx *sql.Tx, first, last int64) error {
 	_, err := tx.ExecContext(ctx, `
-INSERT INTO event_subjects (subject, position)
-SELECT subject, position FROM events CROSS JOIN LATERAL unnest(subjects || ('`+typePrefix+`' || type)) AS subject
+INSERT INTO event_subjects (subject, first, positions)
+SELECT subject, min(position), array_agg(DISTINCT position ORDER BY position)
+FROM events CROSS JOIN LATERAL unnest(subjects || ('`+typePrefix+`' || type)) AS subject
 WHERE position BETWEEN $1 AND $2
-ORDER BY subject, position
-ON CONFLICT DO NOTHING`, run[0].Position, run[len(run)-1].Position)
+GROUP BY subject`, first, last)
 	if err != nil {
 		return fmt.Errorf("index the subjects of events: %w", err)
 	}
