@@ -174,7 +174,7 @@ func TestTwoReplicasWithTheSameRunCountItOnce(t *testing.T) {
 	b := follow(t, db, bus, f)
 	db.MustExec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_try_advisory_xact_lock%' AND pid <> pg_backend_pid()`)
 	eventually(t, "the other replica has the same run", func() bool {
-		return count(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'UPDATE checkpoints%'`) > 0
+		return count(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%UPDATE checkpoints%'`) > 0
 	})
 	close(release)
 	// One event more: whoever has the lock now must be done with the first run before this one.
