@@ -203,14 +203,6 @@ func (d *decider) failAttempt(j *Job, class Class, code, reason string) {
 		d.jobEnded(j.ID, false)
 		return
 	}
-	next := d.at
-	if class != ClassInterrupted {
-		next = d.at.Add(retryDelay(j.Attempts))
-	}
+	next := d.at.Add(RetryDelay(j.ID, j.Attempts, class))
 	d.emit(j.Renderer, JobRetried{Job: j.ID, Resource: j.Resource, Class: class, Code: code, Reason: reason, NotBefore: next})
-}
-
-// retryDelay before the next attempt: doubling from one second, at most one minute.
-func retryDelay(attempts int) time.Duration {
-	return min(time.Minute, time.Second<<min(6, max(0, attempts-1)))
 }

@@ -165,10 +165,11 @@ func TestRetriesByClassOfFailure(t *testing.T) {
 	if place := w.state.PlaceOfJob("j1", w.now); place.Code != "backoff" || !strings.Contains(place.Reason, "it broke") {
 		t.Errorf("%+v", place)
 	}
-	w.tick(time.Second - 1)
+	pause := pool.RetryDelay("j1", 1, pool.ClassTransient)
+	w.tick(pause - 1)
 	w.tick(1, "job.assigned j1 r1 warm attempt 2")
-	w.when(w.failed(1, "j1", pool.ClassTimeout), "job.retried j1 timeout in 2s")
-	w.tick(2*time.Second, "job.assigned j1 r1 warm attempt 3")
+	w.when(w.failed(1, "j1", pool.ClassTimeout), "job.retried j1 timeout in 8s")
+	w.tick(10*time.Second, "job.assigned j1 r1 warm attempt 3")
 	// Nobody's fault but ours: it is not counted, and goes on at once.
 	got := w.do(w.failed(1, "j1", pool.ClassInterrupted))
 	if text := strings.Join(got, ", "); text != "job.retried j1 interrupted in 0s, job.assigned j1 r1 warm attempt 3" {
@@ -187,7 +188,10 @@ func TestThePauseBetweenAttemptsDoublesUpToAMinute(t *testing.T) {
 	w.warm(1, "A", 3)
 	w.do(job("j1", "A", func(c *pool.SubmitJob) { c.MaxAttempts = 10 }))
 	for n, want := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 60} {
-		w.when(w.failed(1, "j1", pool.ClassTransient), fmt.Sprintf("job.retried j1 transient in %s", want*time.Second))
+		w.do(w.failed(1, "j1", pool.ClassTransient))
+		if pause := w.state.Job("j1").NotBefore.Sub(w.now); pause < want*time.Second/2 || pause > want*time.Second {
+			t.Errorf("after attempt %d it pauses for %s, not for half to all of %s", n+1, pause, want*time.Second)
+		}
 		w.tick(want*time.Second, fmt.Sprintf("job.assigned j1 r1 warm attempt %d", n+2))
 	}
 	w.when(w.failed(1, "j1", pool.ClassTransient), "job.failed j1 broken")

@@ -145,7 +145,7 @@ func (w *world) jobFields(r pool.Recorded) string {
 	case pool.JobSucceeded:
 		return string(e.Job)
 	case pool.JobRetried:
-		return fmt.Sprintf("%s %s in %s", e.Job, e.Class, e.NotBefore.Sub(r.At))
+		return fmt.Sprintf("%s %s in %s", e.Job, e.Class, (e.NotBefore.Sub(r.At) + time.Second - 1).Truncate(time.Second))
 	case pool.JobFailed:
 		return fmt.Sprintf("%s %s", e.Job, e.Code)
 	case pool.JobCancelled:
