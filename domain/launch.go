@@ -58,5 +58,6 @@ type Observed struct {
 	State   LaunchState
 	Reason  string    // why it is pending or how it ended: "exit status 3", "Resources: 3 jobs ahead"
 	Started time.Time // zero if not known
+	Expects time.Time // when its scheduler expects to start it, while it is pending; zero if not known
 	Ends    time.Time // when its scheduler will end it; zero if it will not, or that is not known
 }

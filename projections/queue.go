@@ -62,13 +62,13 @@ func supply(ctx context.Context, db querier, ids pq.StringArray, pools map[domai
 		Pool     bool
 		Body     []byte
 		Seq      int64
-		Note     string
+		Note     []byte
 	}
 	err := db.SelectContext(ctx, &rows, `
-SELECT id AS renderer, true AS pool, body, coalesce(seq, 0) AS seq, '' AS note FROM pools WHERE id = ANY ($1)
+SELECT id AS renderer, true AS pool, body, coalesce(seq, 0) AS seq, NULL::jsonb AS note FROM pools WHERE id = ANY ($1)
 UNION ALL
-SELECT r.renderer, false, r.body, r.seq, coalesce(l.detail->>'note', '') FROM resources r
-LEFT JOIN liveness l ON r.state IN ('requested', 'starting') AND l.kind = 'resource' AND l.id = r.id
+SELECT r.renderer, false, r.body, r.seq, l.detail FROM resources r
+`+joinNotes+`
 WHERE r.renderer = ANY ($1) AND NOT r.ended
 ORDER BY seq`, ids)
 	if err != nil {
@@ -76,18 +76,19 @@ ORDER BY seq`, ids)
 	}
 	resources := map[domain.RendererID][]*pool.Resource{}
 	for _, row := range rows {
-		var into any
-		if row.Pool {
-			pools[row.Renderer] = &pool.Pool{}
-			into = pools[row.Renderer]
-		} else {
-			res := &pool.Resource{}
-			resources[row.Renderer] = append(resources[row.Renderer], res)
-			into, res.Note = res, row.Note
+		if !row.Pool {
+			r, err := readResource(row.Body, row.Note)
+			if err != nil {
+				return nil, err
+			}
+			resources[row.Renderer] = append(resources[row.Renderer], &r)
+			continue
 		}
-		if err := json.Unmarshal(row.Body, into); err != nil {
+		p := &pool.Pool{}
+		if err := json.Unmarshal(row.Body, p); err != nil {
 			return nil, fmt.Errorf("read a row's body: %w", err)
 		}
+		pools[row.Renderer] = p
 	}
 	return resources, nil
 }

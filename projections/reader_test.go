@@ -154,6 +154,44 @@ func TestResources(t *testing.T) {
 	wantRefusal(t, err, domain.KindInvalid, "invalid", "state")
 }
 
+// What a launcher says of a resource that is coming is told with it and to who waits for it, and no longer than it is coming.
+func TestResourceNotes(t *testing.T) {
+	w := newWorld(t)
+	w.do(pool.ConfigureRenderer{Renderer: domain.Renderer{ID: "demo", CommandLine: "x", Launcher: "slurm", Scaling: domain.ScalingSettings{Max: 1}}})
+	w.do(pool.BookResource{Session: "s1", Renderer: "demo", Model: "m", Wait: time.Hour, Lease: time.Minute})
+	ctx, work := t.Context(), NewWork(w.db)
+	all, _, err := w.reader.Resources(ctx, ResourceFilter{}, Page{})
+	if err != nil || len(all) != 1 || all[0].Note != "" || !all[0].Expects.IsZero() {
+		t.Fatalf("resources are %s, %v", asJSON(t, all), err)
+	}
+	id, expected := all[0].ID, w.now.Add(20*time.Minute).Truncate(time.Microsecond)
+	w.ok(work.SetNote(ctx, id, "Priority", time.Time{}))
+	w.ok(work.SetNote(ctx, id, "Resources: 3 jobs ahead, start expected 14:20", expected))
+	look := func(note string, expects time.Time) {
+		t.Helper()
+		one, err := w.reader.Resource(ctx, id)
+		w.ok(err)
+		all, _, err := w.reader.Resources(ctx, ResourceFilter{Renderer: "demo"}, Page{})
+		w.ok(err)
+		for _, r := range append(all, one) {
+			if r.Note != note || !r.Expects.Equal(expects) {
+				t.Errorf("the note is %q, %s; want %q, %s", r.Note, r.Expects, note, expects)
+			}
+		}
+	}
+	look("Resources: 3 jobs ahead, start expected 14:20", expected)
+	s, err := w.reader.Session(ctx, "s1")
+	if err != nil || s.Queue == nil || !strings.HasSuffix(s.Queue.Reason, ": Resources: 3 jobs ahead, start expected 14:20") || s.Queue.EstimatedWaitSeconds < 600 {
+		t.Errorf("who waits is told %s, %v", asJSON(t, s.Queue), err)
+	}
+	w.do(pool.ReportStarting{Launched: domain.Launched{Resource: id}})
+	w.do(pool.ReportReady{Resource: id, Address: "10.0.0.7:1", Node: "n7"})
+	look("", time.Time{})
+	if s, err = w.reader.Session(ctx, "s1"); err != nil || s.Node != "n7" {
+		t.Errorf("the session's node is %q, %v", s.Node, err)
+	}
+}
+
 // A resource that is given its model on the command line counts for it before it has loaded anything.
 func TestResourcesBoundToAModel(t *testing.T) {
 	w := newWorld(t)

@@ -42,7 +42,7 @@ func (r *Reader) Resources(ctx context.Context, f ResourceFilter, p Page) ([]poo
 	if f.Model != "" {
 		l.where(`(body->>'model' = $? OR body->'models' @> jsonb_build_array(jsonb_build_object('model', $?::text)))`, f.Model)
 	}
-	out, err := bodies[pool.Resource](ctx, r.db, `SELECT body FROM (`+l.query()+`) AS page ORDER BY seq DESC`, l.args...)
+	out, err := r.resources(ctx, l.query(), l.args...)
 	if err != nil {
 		return nil, "", fmt.Errorf("list resources: %w", err)
 	}
@@ -55,7 +55,7 @@ func (r *Reader) Resource(ctx context.Context, id domain.ResourceID) (pool.Resou
 	if !plain(string(id)) {
 		return pool.Resource{}, domain.NotFound("resource", string(id))
 	}
-	all, err := bodies[pool.Resource](ctx, r.db, `SELECT body FROM resources WHERE id = $1`, string(id))
+	all, err := r.resources(ctx, `SELECT * FROM resources WHERE id = $1`, string(id))
 	if err != nil {
 		return pool.Resource{}, fmt.Errorf("read resource %s: %w", id, err)
 	}
@@ -63,4 +63,20 @@ func (r *Reader) Resource(ctx context.Context, id domain.ResourceID) (pool.Resou
 		return pool.Resource{}, domain.NotFound("resource", string(id))
 	}
 	return all[0], nil
+}
+
+// resources completes a page of resources with what their launchers say of those that are coming.
+func (r *Reader) resources(ctx context.Context, page string, args ...any) ([]pool.Resource, error) {
+	var rows []struct{ Body, Detail []byte }
+	if err := r.db.SelectContext(ctx, &rows, `SELECT r.body, l.detail FROM (`+page+`) AS r `+joinNotes+` ORDER BY r.seq DESC`, args...); err != nil {
+		return nil, err
+	}
+	out := make([]pool.Resource, len(rows))
+	for i, row := range rows {
+		var err error
+		if out[i], err = readResource(row.Body, row.Detail); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -48,13 +49,38 @@ func (w *Work) SetProgress(ctx context.Context, kind, id string, value float64) 
 	return w.leases.SetProgress(ctx, []Progress{{Kind: kind, ID: id, Value: value}})
 }
 
-// SetNote keeps what a launcher said of a resource that is coming.
-func (w *Work) SetNote(ctx context.Context, id domain.ResourceID, note string) error {
-	detail, err := json.Marshal(map[string]string{"note": note})
+// SetNote keeps what a launcher said of a resource that is coming, and when it is expected to start (zero: not known).
+func (w *Work) SetNote(ctx context.Context, id domain.ResourceID, note string, expected time.Time) error {
+	detail, err := json.Marshal(resourceNote{note, expected.UTC()})
 	if err != nil {
 		return fmt.Errorf("encode note: %w", err)
 	}
 	return w.leases.SetProgress(ctx, []Progress{{Kind: "resource", ID: string(id), Detail: detail}})
+}
+
+// resourceNote is what is kept in the liveness of a resource.
+type resourceNote struct {
+	Note    string    `json:"note"`
+	Expects time.Time `json:"expects,omitzero"`
+}
+
+// joinNotes gives each resource r that is coming its note, as a column or NULL.
+const joinNotes = `LEFT JOIN liveness l ON r.state IN ('requested', 'starting') AND l.kind = 'resource' AND l.id = r.id`
+
+// read gives a resource from its body and its note.
+func readResource(body, note []byte) (r pool.Resource, err error) {
+	if err := json.Unmarshal(body, &r); err != nil {
+		return r, fmt.Errorf("read a row's body: %w", err)
+	}
+	if len(note) == 0 {
+		return r, nil
+	}
+	var n resourceNote
+	if err := json.Unmarshal(note, &n); err != nil {
+		return r, fmt.Errorf("read a resource's note: %w", err)
+	}
+	r.Note, r.Expects = n.Note, n.Expects
+	return r, nil
 }
 
 // Installation is the name of this installation.

@@ -16,7 +16,7 @@ import (
 func resourceAnswer(r *pool.Resource) Resource {
 	return Resource{
 		ID: ID(r.ID), Renderer: RendererName(r.Renderer), Launcher: r.Launcher, State: ResourceState(r.State), StateSince: r.StateSince.UTC(),
-		Reason: r.Reason, Output: r.Output, Model: ModelKey(r.Model), Slots: r.Slots, SlotsFree: r.Free(),
+		Reason: r.Reason, Note: r.Note, StartsAt: timeOf(&r.Expects), Output: r.Output, Model: ModelKey(r.Model), Slots: r.Slots, SlotsFree: r.Free(),
 		ModelsPerResource: r.MaxModels, MemoryMib: r.MemoryMiB, Address: r.Address, Node: r.Node, Labels: r.Labels,
 		Capabilities: r.Capabilities, JobKinds: r.JobKinds,
 		RequestedAt: r.RequestedAt.UTC(), ReadyAt: timeOf(r.ReadyAt), EndedAt: timeOf(r.EndedAt), IdleSince: timeOf(r.IdleSince),

@@ -55,6 +55,8 @@ func TestBookingThatWaits(t *testing.T) {
 			`progress {"state":"queued","queue":{"position":1,"estimated_wait_seconds":3,"code":"no_capacity","reason":"full"}}`,
 			`session.starting {"resource":"demo-1"}`,
 			`progress {"state":"starting","queue":{"position":1,"estimated_wait_seconds":1,"code":"no_capacity","reason":"resource demo-1 is starting"}}`,
+			`progress {"state":"starting","queue":{"position":1,"estimated_wait_seconds":1,"code":"no_capacity","reason":"resource demo-1 is starting: Resources: 1 job ahead, start expected 14:20"}}`,
+			`progress {"state":"starting","queue":{"position":1,"estimated_wait_seconds":0.5,"code":"no_capacity","reason":"resource demo-1 is starting: Resources: 1 job ahead, start expected 14:20"}}`,
 			`session.allocated {"resource":"demo-1","model":"neuron:1"}`,
 			`progress {"state":"loading","progress":0.4}`,
 			`session.ready {"resource":"demo-1","seconds":2.25}`,
@@ -64,6 +66,7 @@ func TestBookingThatWaits(t *testing.T) {
 	want := `queued: place 2, about 9.0 s: full
 queued: place 1, about 4.0 s: full
 demo-1 is starting
+resource demo-1 is starting: Resources: 1 job ahead, start expected 14:20, about 1.0 s
 allocated demo-1, which loads neuron:1
 loading the model: 40 %
 ready after 2.2 s
@@ -72,6 +75,26 @@ ready after 2.2 s
 		t.Errorf("%d\n%s\nwant\n%s", got.code, got.err, want)
 	}
 	contains(t, "stdout", got.out, server.URL+ready.URL)
+}
+
+// What the cluster says of a resource that is coming is in the lists, for operators and for who waits.
+func TestListsTellWhatTheClusterSays(t *testing.T) {
+	const says = "Resources: 3 jobs ahead, start expected 14:20"
+	waiting := queuedSession
+	waiting.Queue.Reason = "resource demo-1 is starting: " + says
+	coming := client.Resource{ID: "demo-1", Renderer: "demo", Launcher: "slurm", State: "starting", StateSince: longAgo, RequestedAt: longAgo, Note: says, Reason: "demand"}
+	running := coming
+	running.ID, running.State, running.Note, running.Node, running.Reason = "demo-2", "ready", "", "n7", ""
+	answers{
+		"GET /resources":        ok(client.ResourceList{Items: []client.Resource{coming, running}}),
+		"GET /resources/demo-1": ok(coming),
+		"GET /sessions":         ok(client.SessionList{Items: []client.Session{waiting}}),
+	}.serve(t)
+	table := rrm(t, "resources").out
+	contains(t, "resources", table, says)
+	contains(t, "resources", table, "n7")
+	contains(t, "one resource", rrm(t, "resources", "demo-1").out, "Note", says)
+	contains(t, "sessions", rrm(t, "sessions").out, "place 1, about 2.0 s: resource demo-1 is starting: "+says)
 }
 
 // A session that is warm is ready with its allocation: no further event says so.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/rendering-resource-manager/rrm/adapters/httpapi/client"
 )
@@ -77,7 +78,8 @@ func (c *call) followSession(g *progress, s client.Session) (state string, err e
 func showSessionProgress(g *progress, now *client.Progress) {
 	switch q := now.Queue; {
 	case now.State == string(client.SessionStateStarting):
-		g.say("starting", "%s, about %s", q.Reason, seconds(q.EstimatedWaitSeconds))
+		_, note, _ := strings.Cut(q.Reason, " is starting: ") // what the cluster says is worth a line when it changes
+		g.say("starting"+note, "%s, about %s", q.Reason, seconds(q.EstimatedWaitSeconds))
 	case q.Position > 0:
 		g.queued(q)
 	case now.State == string(client.SessionStateLoading) && now.Progress > 0:

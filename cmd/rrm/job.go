@@ -42,7 +42,7 @@ func (c *call) listJobs(f filters) error {
 		var rows [][]string
 		for _, j := range all {
 			rows = append(rows, []string{
-				c.id(j.ID), string(j.Kind), j.Renderer, c.text(j.Model), c.text(j.Owner), string(j.State), c.ago(j.StateSince), j.Resource, c.text(jobNote(&j)),
+				c.id(j.ID), string(j.Kind), j.Renderer, c.text(j.Model), c.text(j.Owner), string(j.State), c.ago(j.StateSince), j.Resource, c.remark(jobNote(&j)),
 			})
 		}
 		c.table("There are no jobs.", []string{"job", "kind", "renderer", "model", "owner", "state", "since", "resource", "note"}, rows)

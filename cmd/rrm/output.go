@@ -126,8 +126,12 @@ func (c *call) id(id string) string {
 }
 
 // text shortens a long text unless --wide was given: a model's end tells more than its middle.
-func (c *call) text(s string) string {
-	const most = 40
+func (c *call) text(s string) string { return c.shortened(s, 40) }
+
+// remark is text for a last column, which may be wider: why, and what is waited for.
+func (c *call) remark(s string) string { return c.shortened(s, 120) }
+
+func (c *call) shortened(s string, most int) string {
 	r := []rune(s)
 	if c.wide || len(r) <= most {
 		return s

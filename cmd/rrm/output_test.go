@@ -31,7 +31,7 @@ func TestTables(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"sessions", `
 SESSION   RENDERER  MODEL     OWNER  STATE   SINCE      RESOURCE     NOTE
-bbbbbbbb  demo      neuron:1  alice  queued  3h01m ago  -            place 2, about 7.0 s
+bbbbbbbb  demo      neuron:1  alice  queued  3h01m ago  -            place 2, about 7.0 s: full
 aaaaaaaa  demo      neuron:1  alice  failed  3h01m ago  demo-1-ab12  bad[31m model
 `},
 		{"jobs --wide", `

@@ -66,11 +66,19 @@ func (c *call) listResources(f filters) error {
 		var rows [][]string
 		for _, r := range all {
 			rows = append(rows, []string{
-				r.ID, string(r.State), c.ago(r.StateSince), r.Node, fmt.Sprintf("%d/%d", r.SlotsFree, r.Slots), c.heldText(r.Models), c.usersText(r.Users), c.text(r.Reason),
+				r.ID, string(r.State), c.ago(r.StateSince), r.Node, fmt.Sprintf("%d/%d", r.SlotsFree, r.Slots), c.heldText(r.Models), c.usersText(r.Users), c.remark(resourceNote(&r)),
 			})
 		}
 		c.table("No resources run.", []string{"resource", "state", "since", "node", "free", "models", "users", "note"}, rows)
 	})
+}
+
+// resourceNote is what matters most about a resource in its state.
+func resourceNote(r *client.Resource) string {
+	if r.Note != "" {
+		return r.Note
+	}
+	return r.Reason
 }
 
 func (c *call) heldText(models []client.LoadedModel) string {
@@ -101,6 +109,7 @@ func (c *call) resourceDetails(r client.Resource) {
 	c.details([][2]string{
 		{"Resource", r.ID},
 		{"State", stateText(string(r.State), r.Reason) + " (" + c.ago(r.StateSince) + ")"},
+		{"Note", r.Note},
 		{"Renderer", r.Renderer},
 		{"Launcher", r.Launcher},
 		{"Node", r.Node},

@@ -70,7 +70,7 @@ func (c *call) listSessions(f filters) error {
 		var rows [][]string
 		for _, s := range all {
 			rows = append(rows, []string{
-				c.id(s.ID), s.Renderer, c.text(s.Model), c.text(s.Owner), string(s.State), c.ago(s.StateSince), s.Resource, c.text(sessionNote(&s, c)),
+				c.id(s.ID), s.Renderer, c.text(s.Model), c.text(s.Owner), string(s.State), c.ago(s.StateSince), s.Resource, c.remark(sessionNote(&s, c)),
 			})
 		}
 		c.table("There are no sessions.", []string{"session", "renderer", "model", "owner", "state", "since", "resource", "note"}, rows)
@@ -81,7 +81,7 @@ func (c *call) listSessions(f filters) error {
 func sessionNote(s *client.Session, c *call) string {
 	switch {
 	case s.Queue.Position > 0:
-		return queuePlace(s.Queue)
+		return queueText(s.Queue)
 	case s.State == client.SessionStateReady && !s.LeaseExpiresAt.IsZero():
 		return "lease ends " + c.ago(s.LeaseExpiresAt)
 	}

@@ -28,7 +28,13 @@ type Launch struct {
 	mu      sync.Mutex
 	probed  map[domain.ResourceID]*health
 	orphans time.Time // when orphans were last looked for
-	noted   map[domain.ResourceID]string
+	noted   map[domain.ResourceID]noted
+}
+
+// noted is what was last kept of a resource that is coming.
+type noted struct {
+	text     string
+	expected time.Time
 }
 
 // health is what probing a ready resource has shown.
@@ -48,7 +54,7 @@ const (
 // NewLaunch makes the manager.
 func NewLaunch(r Reporter, v Views, o Outside, n Notes, log *slog.Logger) *Launch {
 	return &Launch{Reporter: r, Views: v, Outside: o, Notes: n, Log: log, Now: time.Now, group: newGroup(),
-		probed: map[domain.ResourceID]*health{}, noted: map[domain.ResourceID]string{}}
+		probed: map[domain.ResourceID]*health{}, noted: map[domain.ResourceID]noted{}}
 }
 
 // RunOnce begins the next step of every resource.
@@ -159,15 +165,16 @@ func (m *Launch) dueChange(r *pool.Resource, o domain.Observed) pool.Command {
 }
 
 // note keeps what the launcher says of a resource that is coming, when it says something new.
-func (m *Launch) note(ctx context.Context, r *pool.Resource, text string) {
+func (m *Launch) note(ctx context.Context, r *pool.Resource, text string, expected time.Time) {
+	now := noted{text, expected}
 	m.mu.Lock()
-	known := m.noted[r.ID] == text
-	m.noted[r.ID] = text
+	known := m.noted[r.ID] == now
+	m.noted[r.ID] = now
 	m.mu.Unlock()
 	if known {
 		return
 	}
-	if err := m.Notes.SetNote(ctx, r.ID, text); err != nil {
+	if err := m.Notes.SetNote(ctx, r.ID, text, expected); err != nil {
 		m.Log.Debug("a note was not kept", "resource", r.ID, "error", err)
 	}
 }
@@ -178,10 +185,14 @@ func (m *Launch) probeStarting(ctx context.Context, r *pool.Resource, set domain
 		m.lost(ctx, r, l, goneReason(o))
 		return
 	case domain.LaunchPending: // in a scheduler's queue: the time to get ready has not begun
-		m.note(ctx, r, o.Reason)
+		m.note(ctx, r, o.Reason, o.Expects)
 		return
 	}
-	m.note(ctx, r, "")
+	where := ""
+	if o.State == domain.LaunchRunning && o.Node != r.Node { // else it is on record already
+		where = "on " + o.Node
+	}
+	m.note(ctx, r, where, time.Time{})
 	address := r.Address
 	if o.Address != "" {
 		address = o.Address
@@ -200,7 +211,7 @@ func (m *Launch) probeStarting(ctx context.Context, r *pool.Resource, set domain
 			return
 		}
 	}
-	report(ctx, m.Reporter, m.Log, "launch", pool.ReportReady{Resource: r.ID, Address: address,
+	report(ctx, m.Reporter, m.Log, "launch", pool.ReportReady{Resource: r.ID, Address: address, Node: o.Node,
 		Capabilities: registry.Capabilities, JobKinds: registry.JobKinds})
 }
 

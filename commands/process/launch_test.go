@@ -53,7 +53,7 @@ func (s *site) Report(_ context.Context, actor domain.Actor, cmd pool.Command) e
 	line := strings.TrimPrefix(fmt.Sprintf("%T", cmd), "pool.")
 	switch c := cmd.(type) {
 	case pool.ReportReady:
-		line += " " + c.Address
+		line += strings.TrimSuffix(" "+c.Address+" on "+c.Node, " on ")
 	case pool.ReportFailed:
 		line += " " + c.Code + ": " + c.Reason
 	case pool.ReportLost:
@@ -96,9 +96,12 @@ func (s *site) Output(context.Context, domain.Launched, string, int64) ([]byte, 
 	return []byte(s.output), nil
 }
 
-func (s *site) SetNote(_ context.Context, id domain.ResourceID, note string) error {
+func (s *site) SetNote(_ context.Context, id domain.ResourceID, note string, expected time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !expected.IsZero() {
+		note += expected.Format(" 15:04")
+	}
 	s.notes = append(s.notes, string(id)+": "+note)
 	return nil
 }
@@ -146,6 +149,7 @@ func resource(state pool.ResourceState) pool.Resource {
 func TestWhatIsSaidOfAResource(t *testing.T) {
 	gone, running := domain.Observed{State: domain.LaunchGone, Reason: "exit status 3"}, domain.Observed{State: domain.LaunchRunning}
 	moved := domain.Observed{State: domain.LaunchRunning, Launched: domain.Launched{Address: "127.0.0.1:10"}}
+	placed := domain.Observed{State: domain.LaunchRunning, Launched: domain.Launched{Address: "10.0.0.7:9", Node: "n7"}}
 	pending := domain.Observed{State: domain.LaunchPending, Reason: "Resources: 3 jobs ahead"}
 	ends := func(in time.Duration) domain.Observed {
 		return domain.Observed{State: domain.LaunchRunning, Ends: began.Add(in)}
@@ -163,6 +167,7 @@ func TestWhatIsSaidOfAResource(t *testing.T) {
 		"cannot be launched":      {state: pool.ResourceStateRequested, launch: domain.Invalid("command_line", "no such program"), want: "ReportFailed launch_failed: no such program; its last output: last words"},
 		"answers":                 {state: pool.ResourceStateStarting, o: running, want: "ReportReady 127.0.0.1:9"},
 		"answers elsewhere":       {state: pool.ResourceStateStarting, o: moved, want: "ReportReady 127.0.0.1:10"},
+		"answers on its node":     {state: pool.ResourceStateStarting, o: placed, want: "ReportReady 10.0.0.7:9 on n7"},
 		"exits while it starts":   {state: pool.ResourceStateStarting, o: gone, want: "ReportLost the renderer has gone: exit status 3; its last output: last words"},
 		"does not answer yet":     {state: pool.ResourceStateStarting, o: running, probe: errors.New("no"), after: 9 * time.Second},
 		"takes too long":          {state: pool.ResourceStateStarting, o: running, probe: errors.New("no"), after: 10 * time.Second, want: "ReportFailed start_timeout: not ready within 10s: no; its last output: last words"},
@@ -252,11 +257,17 @@ func TestOrphans(t *testing.T) {
 func TestNotes(t *testing.T) {
 	s := &site{resources: []pool.Resource{resource(pool.ResourceStateStarting)}, observed: map[domain.ResourceID]domain.Observed{}}
 	m := s.manager(began)
-	for _, reason := range []string{"Priority", "Priority", "Resources"} {
-		s.observed["r1"] = domain.Observed{State: domain.LaunchPending, Reason: reason}
+	later := began.Add(time.Hour)
+	s.probeErr = errors.New("not yet")
+	for _, o := range []domain.Observed{
+		{State: domain.LaunchPending, Reason: "Priority"}, {State: domain.LaunchPending, Reason: "Priority"},
+		{State: domain.LaunchPending, Reason: "Resources"}, {State: domain.LaunchPending, Reason: "Resources", Expects: later},
+		{State: domain.LaunchRunning, Launched: domain.Launched{Node: "n7"}},
+	} {
+		s.observed["r1"] = o
 		s.round(t, m)
 	}
-	if got := fmt.Sprint(s.notes); got != "[r1: Priority r1: Resources]" {
+	if got := fmt.Sprint(s.notes); got != "[r1: Priority r1: Resources r1: Resources 04:04 r1: on n7]" {
 		t.Errorf("noted %s", got)
 	}
 }

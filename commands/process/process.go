@@ -76,7 +76,8 @@ type Outside struct {
 
 // Notes are what launchers say of resources that are coming; observations, no events.
 type Notes interface {
-	SetNote(ctx context.Context, id domain.ResourceID, note string) error
+	// SetNote keeps the text, and when the resource is expected to start; zero if that is not known.
+	SetNote(ctx context.Context, id domain.ResourceID, note string, expected time.Time) error
 }
 
 // Progress of what is under way; an observation, no event.

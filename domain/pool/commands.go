@@ -151,6 +151,7 @@ type (
 	ReportReady struct {
 		Resource     domain.ResourceID
 		Address      string
+		Node         string // where a scheduler placed it; empty: as was known before
 		Capabilities []string
 		JobKinds     []string
 	}

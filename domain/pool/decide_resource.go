@@ -148,7 +148,7 @@ func (d *decider) starting(c ReportStarting) error {
 
 func (d *decider) ready(c ReportReady) error {
 	if r := d.s.resources[c.Resource]; r != nil && r.Coming() {
-		d.emit(r.Renderer, ResourceReady{Resource: r.ID, Address: c.Address, Capabilities: c.Capabilities,
+		d.emit(r.Renderer, ResourceReady{Resource: r.ID, Address: c.Address, Node: c.Node, Capabilities: c.Capabilities,
 			JobKinds: c.JobKinds, Seconds: d.at.Sub(r.RequestedAt).Seconds()})
 	}
 	return nil

@@ -117,6 +117,10 @@ func PlaceOf(p *Pool, resources []*Resource, a Asker, now time.Time) Place {
 		if s.first.Note != "" {
 			place.Reason += ": " + s.first.Note
 		}
+		// A cluster's scheduler knows more of its queue than was learned here; it errs by jobs that end early.
+		if told := s.first.Expects.Sub(now).Seconds(); told > place.EstimatedWaitSeconds {
+			place.EstimatedWaitSeconds, place.HighSeconds = told, max(place.HighSeconds, told)
+		}
 	case p.BackoffUntil != nil && now.Before(*p.BackoffUntil):
 		place.Code = CodeFailing
 		place.Reason = fmt.Sprintf("resources of %q fail to start (%s); the next try is at %s", set.ID, p.LastFailure, p.BackoffUntil.Format(time.RFC3339))

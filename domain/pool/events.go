@@ -70,6 +70,7 @@ type (
 	ResourceReady struct {
 		Resource     domain.ResourceID `json:"resource"`
 		Address      string            `json:"address"`
+		Node         string            `json:"node,omitempty"` // where a scheduler placed it; empty: as was known before
 		Capabilities []string          `json:"capabilities,omitempty"`
 		JobKinds     []string          `json:"job_kinds,omitempty"`
 		Seconds      float64           `json:"seconds"` // from the request

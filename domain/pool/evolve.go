@@ -121,6 +121,9 @@ func (s *State) evolveResource(r Recorded) {
 		s.changeResource(e.Resource, func(x *Resource) {
 			x.enter(ResourceStateReady, r.At, "")
 			x.Address, x.Capabilities, x.JobKinds = e.Address, e.Capabilities, e.JobKinds
+			if e.Node != "" {
+				x.Node = e.Node
+			}
 			x.ReadyAt, x.IdleSince, x.PriorFailures = &r.At, &r.At, s.failures(rendererOf(r.Stream))
 			if x.Model != "" {
 				x.Models = []Loaded{{Model: x.Model, State: placement.Loaded, Since: r.At, LastUsed: r.At}}

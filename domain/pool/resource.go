@@ -72,7 +72,9 @@ type Resource struct {
 	Ended         bool              `json:"ended"`
 
 	// Note is what its launcher last said of it while it is coming, an observation: "Resources: 3 jobs ahead".
-	Note string `json:"-"`
+	// And when its scheduler expects to start it; zero if that is not known.
+	Note    string    `json:"-"`
+	Expects time.Time `json:"-"`
 }
 
 // Coming says that the resource will be ready but is not yet.

@@ -1,6 +1,7 @@
 package pool_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -92,6 +93,13 @@ func TestThePlaceInTheQueueAndItsEstimate(t *testing.T) {
 	}
 	w.pass(3 * time.Second)
 	if p := w.state.PlaceOfSession("s2", w.now); p.EstimatedWaitSeconds != 1 {
+		t.Errorf("%+v", p)
+	}
+	// What the cluster's scheduler expects counts where it is later than what was learned.
+	first := *w.state.Resource(w.r(2))
+	first.Note, first.Expects = "Resources: 3 jobs ahead, start expected 14:20", w.now.Add(20*time.Minute)
+	p := pool.PlaceOf(w.state.Pool("demo"), []*pool.Resource{&first}, pool.Asker{}, w.now)
+	if p.EstimatedWaitSeconds != 1200 || p.HighSeconds < 1200 || p.LowSeconds > 1200 || !strings.HasSuffix(p.Reason, "Resources: 3 jobs ahead, start expected 14:20") {
 		t.Errorf("%+v", p)
 	}
 	w.pass(time.Minute) // overdue, and yet not served

@@ -953,6 +953,9 @@ type Resource struct {
 	// Node Where it runs.
 	Node string `json:"node,omitempty,omitzero"`
 
+	// Note What its launcher says of it while it is coming: `Resources: 3 jobs ahead, start expected 14:20`.
+	Note string `json:"note,omitempty,omitzero"`
+
 	// Output The last that it wrote before it failed.
 	Output  string    `json:"output,omitempty,omitzero"`
 	ReadyAt time.Time `json:"ready_at,omitempty,omitzero"`
@@ -965,6 +968,9 @@ type Resource struct {
 	RequestedAt time.Time    `json:"requested_at"`
 	Slots       int          `json:"slots"`
 	SlotsFree   int          `json:"slots_free"`
+
+	// StartsAt When its scheduler expects to start it, while that is known.
+	StartsAt time.Time `json:"starts_at,omitempty,omitzero"`
 
 	// State `requested`, `starting`, `ready`, `draining` (lets its work end), `stopping`; then `stopped` as wished, `failed` (never got
 	// ready, or hung) or `lost` (was there and is gone).

@@ -192,6 +192,9 @@ func (r *round) judge(ctx context.Context, i int, res domain.Launched, j job) do
 			return l.giveUp(ctx, o, &j, why)
 		}
 		o.Reason = r.waiting(ctx, &j)
+		if j.start.After(r.now) {
+			o.Expects = j.start
+		}
 	}
 	return o
 }

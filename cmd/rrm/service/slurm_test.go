@@ -61,8 +61,33 @@ func TestSlurmEndToEnd(t *testing.T) {
 	third := n.must(202, "POST", base+"/sessions", doc{"renderer": "cluster", "model": "neuron:3", "wait": "5m"})["id"].(string)
 	eventually(t, 40*time.Second, "Slurm's reason is told to who waits", func() bool {
 		q, ok := n.must(200, "GET", base+"/sessions/"+third, nil)["queue"].(doc)
-		return ok && strings.Contains(q["reason"].(string), "Resources")
+		return ok && strings.Contains(q["reason"].(string), "is starting: Resources: next in the queue, start expected ")
 	})
+	// The same is in the list of resources, with the nodes of those that run, and the estimate is Slurm's.
+	s := n.must(200, "GET", base+"/sessions/"+third, nil)
+	if wait := s["queue"].(doc)["estimated_wait_seconds"].(float64); wait < 300 { // the time limits of the others are ten minutes
+		t.Errorf("the estimate is %v s", wait)
+	}
+	nodes := map[string]bool{}
+	for _, item := range n.must(200, "GET", base+"/resources?renderer=cluster", nil)["items"].([]any) {
+		r := item.(doc)
+		note, _ := r["note"].(string)
+		node, _ := r["node"].(string)
+		switch r["state"] {
+		case "ready":
+			nodes[node] = true
+		case "starting":
+			if !strings.HasPrefix(note, "Resources: next in the queue, start expected ") || r["starts_at"] == nil || node != "" {
+				t.Errorf("the one that waits: %v", r)
+			}
+		}
+	}
+	if !nodes["n1"] || !nodes["n2"] {
+		t.Errorf("the nodes are %v", nodes)
+	}
+	if s := n.must(200, "GET", base+"/sessions/"+first, nil); !nodes[s["node"].(string)] {
+		t.Errorf("the session's node is %v", s["node"])
+	}
 	for _, id := range []string{third, second, first} {
 		n.must(200, "DELETE", base+"/sessions/"+id, nil)
 	}
