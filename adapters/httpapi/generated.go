@@ -1080,6 +1080,9 @@ type Session struct {
 	// EventsURL Path of the session's stream of events.
 	EventsURL string `json:"events_url"`
 
+	// GoesAt When the resource goes, if that is known.
+	GoesAt time.Time `json:"goes_at,omitempty,omitzero"`
+
 	// ID An opaque identifier.
 	ID ID `json:"id"`
 
@@ -1143,6 +1146,9 @@ type Session struct {
 
 	// Warm Whether the model was loaded already when the slot was given.
 	Warm bool `json:"warm"`
+
+	// Warning That its resource is going, and why: it is drained, or its time at the scheduler ends.
+	Warning string `json:"warning,omitempty,omitzero"`
 }
 
 // SessionOnLost defines model for Session.OnLost.

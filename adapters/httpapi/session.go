@@ -19,7 +19,7 @@ func sessionAnswer(v *projections.SessionView) Session {
 	return Session{
 		ID: ID(e.ID), Renderer: RendererName(e.Renderer), Model: ModelKey(e.Model), Owner: Owner(e.Owner), Params: e.Params,
 		State: SessionState(e.State), StateSince: e.StateSince.UTC(), Code: e.Code, Reason: e.Reason,
-		Resource: ID(e.Resource), Node: v.Node, Warm: e.Warm, Moves: e.Moves,
+		Resource: ID(e.Resource), Node: v.Node, Warm: e.Warm, Moves: e.Moves, Warning: e.Warning, GoesAt: timeOf(e.GoesAt),
 		URL: sessionURL(e.ID) + "/renderer/", EventsURL: sessionURL(e.ID) + "/events",
 		RequestedAt: e.RequestedAt.UTC(), WaitUntil: timeOf(e.WaitUntil), AllocatedAt: timeOf(e.AllocatedAt),
 		ReadyAt: timeOf(e.ReadyAt), EndedAt: timeOf(e.EndedAt),

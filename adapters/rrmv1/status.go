@@ -43,6 +43,9 @@ func (s *Server) standing(v *projections.SessionView, dialect string) (int, stri
 		if v.Node != "" {
 			text += " on " + v.Node
 		}
+		if v.Warning != "" {
+			text += "; its resource is going: " + v.Warning
+		}
 	case pool.SessionStateFailed, pool.SessionStateLost:
 		text = name + " failed"
 		if v.Reason != "" {

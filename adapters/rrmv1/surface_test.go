@@ -101,6 +101,10 @@ func TestStatusCodes(t *testing.T) {
 				t.Errorf("%s: code %v, not %v; %q", state.state, code, want, text)
 			}
 		}
+		w.sessions[s].Warning = "its time at the scheduler ends at 14:20"
+		if _, text := c.status(); !strings.HasSuffix(text, "on node7; its resource is going: its time at the scheduler ends at 14:20") {
+			t.Errorf("a warning is told as %q", text)
+		}
 		d := c.must(200, "GET", "/session/status", nil).doc
 		if d["session"] != string(s) || d["session_id"] != string(s) || d["hostname"] != "10.0.0.7" || d["port"] != "3000" {
 			t.Errorf("the status is %v", d)

@@ -82,6 +82,8 @@ func sessionNote(s *client.Session, c *call) string {
 	switch {
 	case s.Queue.Position > 0:
 		return queueText(s.Queue)
+	case s.Warning != "":
+		return "its resource is going: " + s.Warning
 	case s.State == client.SessionStateReady && !s.LeaseExpiresAt.IsZero():
 		return "lease ends " + c.ago(s.LeaseExpiresAt)
 	}
@@ -117,6 +119,7 @@ func (c *call) sessionDetails(s client.Session) {
 		{"Session", s.ID},
 		{"State", state + " (" + c.ago(s.StateSince) + ")"},
 		{"Why", why},
+		{"Warning", s.Warning},
 		{"Queue", queueText(s.Queue)},
 		{"Renderer", s.Renderer},
 		{"Model", s.Model + yes(s.Warm, " (was loaded already)", "")},

@@ -23,6 +23,9 @@ type Launch struct {
 	Notes    Notes
 	Log      *slog.Logger
 	Now      func() time.Time
+	// What happens before a scheduler ends a resource: no more is given to it, and its sessions are
+	// warned; then what still uses it moves or is lost.
+	WarnBefore, MoveBefore time.Duration
 
 	*group
 	mu      sync.Mutex
@@ -53,7 +56,7 @@ const (
 
 // NewLaunch makes the manager.
 func NewLaunch(r Reporter, v Views, o Outside, n Notes, log *slog.Logger) *Launch {
-	return &Launch{Reporter: r, Views: v, Outside: o, Notes: n, Log: log, Now: time.Now, group: newGroup(),
+	return &Launch{Reporter: r, Views: v, Outside: o, Notes: n, Log: log, Now: time.Now, WarnBefore: 2 * time.Minute, MoveBefore: 20 * time.Second, group: newGroup(),
 		probed: map[domain.ResourceID]*health{}, noted: map[domain.ResourceID]noted{}}
 }
 
@@ -138,12 +141,6 @@ func (m *Launch) launch(ctx context.Context, r *pool.Resource, set domain.Render
 
 func goneReason(o domain.Observed) string { return "the renderer has gone: " + o.Reason }
 
-// What happens before a scheduler ends a resource: no more is given to it, then what still uses it moves or is lost.
-const (
-	drainBefore = 2 * time.Minute
-	stopBefore  = 20 * time.Second
-)
-
 // dueChange is what has to be reported of a resource that runs well: that it
 // is reached elsewhere, or that its time at the scheduler is ending.
 func (m *Launch) dueChange(r *pool.Resource, o domain.Observed) pool.Command {
@@ -156,9 +153,9 @@ func (m *Launch) dueChange(r *pool.Resource, o domain.Observed) pool.Command {
 	left := o.Ends.Sub(m.Now())
 	reason := "its time at the scheduler ends at " + o.Ends.UTC().Format(time.RFC3339)
 	switch {
-	case left <= stopBefore:
+	case left <= m.MoveBefore:
 		return pool.StopResource{Resource: r.ID, Reason: reason}
-	case left <= drainBefore && r.State == pool.ResourceStateReady:
+	case left <= m.WarnBefore && r.State == pool.ResourceStateReady:
 		return pool.DrainResource{Resource: r.ID, Reason: reason, Until: &o.Ends}
 	}
 	return nil

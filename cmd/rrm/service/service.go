@@ -3,6 +3,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,8 @@ type Config struct {
 	CallbackHosts  []string      // hosts that callback_url may name; empty: none
 	RegisterAllow  []string      // networks and hosts whose addresses may register; empty: loopback ones of an open service
 	HeartbeatEvery time.Duration // of resources that registered themselves; 0: 5 s
+	WarnBefore     time.Duration // before a scheduler ends a resource it gets no more work, and its sessions are warned; 0: 2 min
+	MoveBefore     time.Duration // before that its sessions are moved or lost; 0: 20 s
 	MaxResultBytes int64         // of one job
 	Keep           time.Duration // answers for repeated commands, and results
 	NoManagers     bool          // serve only; another replica acts outside
@@ -190,6 +193,7 @@ func (s *Service) startManagers(run context.Context) {
 func (s *Service) manage(ctx context.Context, outside process.Outside) {
 	log := s.cfg.Log
 	launch := process.NewLaunch(s.Handler, s.Work, outside, s.Work, log)
+	launch.WarnBefore, launch.MoveBefore = cmp.Or(s.cfg.WarnBefore, launch.WarnBefore), cmp.Or(s.cfg.MoveBefore, launch.MoveBefore)
 	load := process.NewLoad(s.Handler, s.Work, outside, s.Work, log)
 	jobs := process.NewJobs(s.Handler, s.Work, outside, s.Work, s.Results, s.cfg.MaxResultBytes, log)
 	expire := &process.Expire{Reporter: s.Handler, Leases: s.Leases, Log: log}
