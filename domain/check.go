@@ -2,7 +2,6 @@ package domain
 
 import (
 	"fmt"
-	"math"
 	"regexp"
 	"slices"
 	"time"
@@ -63,7 +62,10 @@ func (r *Renderer) fill() {
 	orElse(&r.Slots, 1)
 	orElse(&r.ModelsPerResource, 1)
 	orElse(&r.CPUs, 1)
-	orElse(&r.Placement.Policy, "expected")
+	if r.Placement.Policy == formerPlacement {
+		r.Placement = PlacementSettings{} // its successor is better, and its parameters had no meaning
+	}
+	orElse(&r.Placement.Policy, DefaultPlacement)
 	orElse(&r.Scaling.Policy, DefaultScalingPolicy)
 	r.Scaling.fill()
 	if r.Scaling.Shadow != nil {
@@ -165,11 +167,6 @@ func checkNumbers(r *Renderer) error {
 			return Invalid(n.field, "%s is from %d to %d, not %d", n.field, n.low, n.high, n.value)
 		}
 	}
-	for name, v := range r.Placement.Parameters {
-		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return Invalid("placement.parameters."+name, "a parameter is a finite number")
-		}
-	}
 	return nil
 }
 
@@ -180,7 +177,6 @@ func checkChoices(r *Renderer) error {
 	}{
 		{"launcher", r.Launcher, []string{LauncherLocal, LauncherSlurm, LauncherUnicore, LauncherStatic}},
 		{"model_loading", r.ModelLoading, []string{LoadHTTP, LoadCommandLine, LoadNone}},
-		{"placement.policy", r.Placement.Policy, []string{"expected"}},
 	} {
 		if !slices.Contains(c.of, c.value) {
 			return Invalid(c.field, "%s is one of %q, not %q", c.field, c.of, c.value)
@@ -189,7 +185,7 @@ func checkChoices(r *Renderer) error {
 	if r.ModelLoading == LoadCommandLine && r.ModelsPerResource != 1 {
 		return Invalid("models_per_resource", "a resource that is given its model on the command line holds one model")
 	}
-	return nil
+	return r.Placement.Check(false)
 }
 
 func checkTimes(r *Renderer) error {

@@ -38,12 +38,6 @@ type Renderer struct {
 	Quotas            *QuotaSettings    `json:"quotas,omitempty"` // per owner; nil: none
 }
 
-// PlacementSettings choose the policy that gives out slots.
-type PlacementSettings struct {
-	Policy     string             `json:"policy"`
-	Parameters map[string]float64 `json:"parameters,omitempty"`
-}
-
 // JobSettings are what a job gets that does not say otherwise.
 type JobSettings struct {
 	MaxAttempts int      `json:"max_attempts"`

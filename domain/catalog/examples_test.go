@@ -80,7 +80,7 @@ func renderer() domain.Renderer {
 		Scaling: domain.ScalingSettings{Min: 1, Max: 4, Buffer: 1, Idle: domain.Duration(5 * time.Minute),
 			ScalingPolicy: domain.ScalingPolicy{Policy: "buffer", Parameters: domain.Parameters{"size": "20%"}},
 			Shadow:        &domain.ScalingPolicy{Policy: "demand"}},
-		Placement: domain.PlacementSettings{Policy: "expected", Parameters: map[string]float64{"patience": 20}},
+		Placement: domain.PlacementSettings{Policy: "ttff", Parameters: map[string]float64{"patience": 20}},
 	}.Checked()
 	if err != nil {
 		panic(err)
@@ -100,7 +100,7 @@ var overrides = domain.Overrides{
 
 func decision(outcome, reason string) pool.Decision {
 	return pool.Decision{
-		Policy: placement.Policy, Version: placement.Version, Outcome: outcome, Reason: reason, Considered: 2,
+		Policy: "expected", Version: 1, Outcome: outcome, Reason: reason, Considered: 2,
 		Candidates: []placement.Candidate{
 			{Resource: first, Seconds: 0, State: placement.Warm, Free: 1},
 			{Resource: second, Seconds: 24.5, State: placement.Cold, Free: 2, Evicts: []domain.ModelKey{"neuron:1"}},

@@ -1,10 +1,6 @@
-// Package placement chooses the slot for a session or job: a pure function
-// from what is known to a choice with its reasons. It knows resources only as
-// what they hold and what is free on them.
-//
-// The policy is "expected": the least expected time to first frame. A loaded
-// model costs nothing, one being loaded the rest of its load, a cold one its
-// learned load time plus what it would cost to bring back what must be evicted.
+// Package placement chooses who gets a free slot, and which: pure functions
+// from what is known to a choice with its reasons, policies by name. It knows
+// resources only as what they hold and what is free on them.
 package placement
 
 import (
@@ -13,12 +9,6 @@ import (
 	"time"
 
 	"github.com/rendering-resource-manager/rrm/domain"
-)
-
-// Policy and Version name what made a decision, so that a recorded one can be repeated.
-const (
-	Policy  = "expected"
-	Version = 1
 )
 
 // Held is a model on a resource.
@@ -30,6 +20,16 @@ type Held struct {
 	LoadSeconds float64         `json:"load_seconds"` // took, or is expected to take while loading
 	MemoryMiB   int             `json:"memory_mib"`   // 0: not known
 	Users       int             `json:"users"`
+	Served      float64         `json:"served_seconds,omitempty"` // work done with it since it was loaded
+}
+
+// User is a session or a job that holds one of a resource's slots.
+type User struct {
+	Kind    string          `json:"kind"` // session or job
+	ID      string          `json:"id"`
+	Model   domain.ModelKey `json:"model"`
+	Since   time.Time       `json:"since"`
+	Seconds float64         `json:"expected_seconds,omitempty"` // that it keeps the slot, loading excluded
 }
 
 // The states of a model on a resource.
@@ -38,7 +38,7 @@ const (
 	Loaded  = "loaded"
 )
 
-// Option is a resource as placement sees it.
+// Option is a ready resource as placement sees it. It is not changed once it is in a Fleet.
 type Option struct {
 	Resource  domain.ResourceID
 	Seq       int64
@@ -48,8 +48,19 @@ type Option struct {
 	MemoryMiB int             // 0: no limit known
 	Bound     domain.ModelKey // the one model that it keeps for life; empty: any
 	Key       string          // of the overrides that it was started with
-	CanLoad   bool            // false: models are no matter of loading at all (model_loading none)
+	IdleSince time.Time       // zero: it has users
 	Models    []Held
+	Users     []User
+}
+
+// Holds finds a model on the resource, or nil.
+func (o *Option) Holds(m domain.ModelKey) *Held {
+	for i := range o.Models {
+		if o.Models[i].Model == m {
+			return &o.Models[i]
+		}
+	}
+	return nil
 }
 
 // Want is who asks.
@@ -64,13 +75,13 @@ type Want struct {
 // Candidate is a resource that would do, as recorded in a decision.
 type Candidate struct {
 	Resource domain.ResourceID `json:"resource"`
-	Seconds  float64           `json:"seconds"` // expected time to first frame plus the cost of evicting
+	Seconds  float64           `json:"seconds"` // expected time to first frame
 	State    string            `json:"state"`   // warm, loading, cold
 	Free     int               `json:"free"`
 	Evicts   []domain.ModelKey `json:"evicts,omitempty"`
-	seq      int64
-	evicting int // how many would have to go
-	option   int // its place among the options
+	Worth    float64           `json:"evicted_worth_seconds,omitempty"` // of what would be evicted, to the policy
+	evicting int               // how many would have to go
+	option   *Option
 }
 
 // The states of a candidate.
@@ -110,16 +121,15 @@ const (
 	maxScanned       = 10_000              // options looked at for one choice: as many as a pool may have resources
 )
 
-// Choose finds the option with the least expected time to first frame. A warm
-// free slot is never passed over for a cold one, also where loading is known
-// to take no time. Ties go to where the least is evicted, then to the fewest
-// used, then to the oldest resource.
-func Choose(w Want, options []Option) Choice {
+// Few prices the free slots for a request and gives the few best of them, how
+// many would do, and why the others would not: the record of a choice. The one
+// that was chosen comes first, whatever the order.
+func Few(v *View, p Policy, r *Request, chosen *Option) Choice {
 	var c Choice
-	var best [few + 1]Candidate // in order; the last is the one that falls out
-	n := 0
-	for i := range options[:min(len(options), maxScanned)] {
-		cand, why := consider(w, &options[i])
+	var best [few]Candidate
+	n, w := 0, v.want(r)
+	for _, o := range v.Fleet.Free[:min(len(v.Fleet.Free), maxScanned)] {
+		cand, why := Price(v, p, &w, o)
 		if why != "" {
 			if c.Filtered == nil {
 				c.Filtered = map[string]int{}
@@ -128,38 +138,51 @@ func Choose(w Want, options []Option) Choice {
 			continue
 		}
 		c.Count++
-		cand.option = i
+		if o == chosen {
+			chosenOne := cand
+			c.Best = &chosenOne
+			continue
+		}
 		at := n
 		for ; at > 0 && compare(&cand, &best[at-1]) < 0; at-- {
-			best[at] = best[at-1]
+			if at < len(best) {
+				best[at] = best[at-1]
+			}
 		}
-		best[at] = cand
-		n = min(few, n+1)
+		if at < len(best) {
+			best[at] = cand
+			n = min(len(best), n+1)
+		}
 	}
-	if n == 0 {
+	if c.Best == nil {
 		return c
 	}
-	c.Few = slices.Clone(best[:n])
+	c.Few = append(make([]Candidate, 0, min(few, n+1)), *c.Best)
+	c.Few = append(c.Few, best[:min(n, few-1)]...)
 	for i := range c.Few {
 		if f := &c.Few[i]; f.evicting > 0 {
-			f.Evicts = evicted(&options[f.option], f.evicting)
+			f.Evicts = evicted(v, p, f.option, f.evicting)
 		}
+		c.Few[i].option = nil // it would keep what is long gone
 	}
 	c.Best = &c.Few[0]
 	return c
 }
 
-// compare orders candidates, the best first.
+// compare orders candidates, the best first: a warm free slot before a cold one
+// also where loading is known to take no time, then the least expected time,
+// then where the least is evicted, the fewest used, the oldest.
 func compare(a, b *Candidate) int {
 	if c := cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(a.Seconds, b.Seconds)); c != 0 {
 		return c
 	}
-	return cmp.Or(cmp.Compare(a.evicting, b.evicting), cmp.Compare(b.Free, a.Free), cmp.Compare(a.seq, b.seq))
+	return cmp.Or(cmp.Compare(a.evicting, b.evicting), cmp.Compare(b.Free, a.Free), cmp.Compare(a.option.Seq, b.option.Seq))
 }
 
-// consider prices one option, or says why it is none.
-func consider(w Want, o *Option) (Candidate, string) {
-	c := Candidate{Resource: o.Resource, Free: o.Free, seq: o.Seq}
+// Price prices a free slot for a want: the expected time to first frame, and
+// what has to be evicted for it; or says why it will not do. Without a policy it only says whether it will.
+func Price(v *View, p Policy, w *Want, o *Option) (Candidate, string) {
+	c := Candidate{Resource: o.Resource, Free: o.Free, option: o}
 	if o.Free <= 0 {
 		return c, NoFreeSlot
 	}
@@ -169,31 +192,26 @@ func consider(w Want, o *Option) (Candidate, string) {
 	if o.Bound != "" && o.Bound != w.Model {
 		return c, OtherModel
 	}
-	for i := range o.Models {
-		if h := &o.Models[i]; h.Model == w.Model {
-			c.State = Warm
-			if h.State == Loading {
-				c.State = OnLoad
-				// Never zero: what is loaded already goes first even if this load is overdue.
-				c.Seconds = max(0.001, h.LoadSeconds-w.Now.Sub(h.Since).Seconds())
-			}
-			return c, ""
+	if h := o.Holds(w.Model); h != nil {
+		c.State = Warm
+		if h.State == Loading {
+			c.State = OnLoad
+			// Never zero: what is loaded already goes first even if this load is overdue.
+			c.Seconds = max(0.001, h.LoadSeconds-w.Now.Sub(h.Since).Seconds())
 		}
+		return c, ""
 	}
-	evicting, cost, why := makeRoom(w, o)
-	if why != "" {
+	var why string
+	if c.evicting, c.Worth, why = makeRoom(v, p, w, o); why != "" {
 		return c, why
 	}
-	c.State, c.evicting, c.Seconds = Cold, evicting, w.LoadSeconds+cost
-	if !o.CanLoad {
-		c.Seconds = 0
-	}
+	c.State, c.Seconds = Cold, w.LoadSeconds
 	return c, ""
 }
 
 // makeRoom says how many unused models must go so that the wanted one fits, the
-// cheapest to bring back first, and what bringing them back would cost.
-func makeRoom(w Want, o *Option) (evicting int, cost float64, why string) {
+// least worth keeping first, and what they are worth together.
+func makeRoom(v *View, p Policy, w *Want, o *Option) (evicting int, worth float64, why string) {
 	places, memory := o.MaxModels-len(o.Models), o.MemoryMiB
 	for i := range o.Models {
 		memory -= o.Models[i].MemoryMiB
@@ -201,12 +219,12 @@ func makeRoom(w Want, o *Option) (evicting int, cost float64, why string) {
 	if fits(w, o, places, memory) {
 		return 0, 0, ""
 	}
-	var few [8]*Held
-	for n, h := range unused(o, few[:0]) {
-		cost += h.LoadSeconds
+	var few [8]valued
+	for n, h := range unused(v, p, o, few[:0]) {
+		worth += h.worth
 		places, memory = places+1, memory+h.MemoryMiB
 		if fits(w, o, places, memory) {
-			return n + 1, cost, ""
+			return n + 1, worth, ""
 		}
 	}
 	if places <= 0 {
@@ -215,50 +233,40 @@ func makeRoom(w Want, o *Option) (evicting int, cost float64, why string) {
 	return 0, 0, TooLarge
 }
 
-func fits(w Want, o *Option, places, memory int) bool {
+func fits(w *Want, o *Option, places, memory int) bool {
 	return places > 0 && (o.MemoryMiB == 0 || memory >= w.MemoryMiB)
 }
 
+type valued struct {
+	*Held
+	worth float64
+}
+
 // unused appends the models that nobody uses in the order in which they are to
-// go: the cheapest to bring back first, of equally cheap ones the longest unused.
-func unused(o *Option, list []*Held) []*Held {
+// go: the least worth first, of equal ones the longest unused.
+func unused(v *View, p Policy, o *Option, list []valued) []valued {
 	for i := range o.Models {
-		if o.Models[i].Users == 0 {
-			list = append(list, &o.Models[i])
+		if h := &o.Models[i]; h.Users == 0 {
+			worth := 0.0
+			if p != nil {
+				worth = p.Worth(v, o, h)
+			}
+			list = append(list, valued{h, worth})
 		}
 	}
-	slices.SortFunc(list, func(a, b *Held) int {
-		return cmp.Or(cmp.Compare(a.LoadSeconds, b.LoadSeconds), a.LastUsed.Compare(b.LastUsed), cmp.Compare(a.Model, b.Model))
-	})
+	if len(list) > 1 {
+		slices.SortFunc(list, func(a, b valued) int {
+			return cmp.Or(cmp.Compare(a.worth, b.worth), a.LastUsed.Compare(b.LastUsed), cmp.Compare(a.Model, b.Model))
+		})
+	}
 	return list
 }
 
 // evicted are the first n models to go.
-func evicted(o *Option, n int) []domain.ModelKey {
+func evicted(v *View, p Policy, o *Option, n int) []domain.ModelKey {
 	models := make([]domain.ModelKey, 0, n)
-	for _, h := range unused(o, nil)[:n] {
+	for _, h := range unused(v, p, o, nil)[:n] {
 		models = append(models, h.Model)
 	}
 	return models
 }
-
-// WaitForWarm says whether a job had better wait for a busy resource that has
-// its model loaded than load it elsewhere: only while the expected wait is
-// below what loading would cost, and never for longer than that, whatever was
-// expected (the rule of ski rental: rent until you have paid the price of buying).
-//
-// ahead is how many jobs for the model wait before this one, copies how many
-// slots of warm resources jobs are about to free, jobSeconds the learned time of
-// one job, waited how long this job has waited, cost what loading would take.
-func WaitForWarm(ahead, copies int, jobSeconds, waited, cost float64) bool {
-	if copies == 0 || waited >= cost {
-		return false
-	}
-	return jobSeconds*float64(ahead+1)/float64(copies) < cost
-}
-
-// Patience is how many load times the job at the head of the queue lets jobs
-// pass that find their model warm, before a slot must go to it: a load should
-// be paid off by a run of warm work. On real demand anything between 20 and 100
-// was within 14 % of the best mean; the lowest is the kindest to who waits.
-const Patience = 20

@@ -73,6 +73,9 @@ func (d *decider) book(c BookResource) error {
 		return d.refuseSession(c, p, over)
 	}
 	d.placeSessions(c.Renderer)
+	if c.Wait == 0 && d.s.sessions[c.Session].Waiting() {
+		d.placeNow(d.s.sessions[c.Session])
+	}
 	if !d.s.sessions[c.Session].Waiting() {
 		return nil
 	}

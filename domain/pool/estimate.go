@@ -182,12 +182,15 @@ func (d *decider) queued(id domain.JobID) {
 }
 
 // placed is the record of a placement.
-func (d *decider) placed(p *poolState, outcome string, w placement.Want, c placement.Choice) Decision {
+func (d *decider) placed(p *poolState, outcome, why string, w placement.Want, c placement.Choice) Decision {
 	reason := map[string]string{
 		placement.Warm:   "the model is loaded there",
 		placement.OnLoad: "the model is being loaded there",
 		placement.Cold:   "no free slot has the model; loading is cheapest here",
 	}[c.Best.State]
+	if why != "" {
+		reason += "; " + why
+	}
 	filtered := c.Filtered
 	if full := len(p.resources) - c.Count - sum(c.Filtered); full > 0 {
 		filtered = map[string]int{placement.NoFreeSlot: full}
@@ -195,7 +198,7 @@ func (d *decider) placed(p *poolState, outcome string, w placement.Want, c place
 			filtered[k] += v
 		}
 	}
-	return Decision{Policy: placement.Policy, Version: placement.Version, Outcome: outcome, Reason: reason,
+	return Decision{Policy: p.policy.Name(), Version: p.policy.Version(), Outcome: outcome, Reason: reason,
 		Candidates: c.Few, Considered: len(p.resources), Filtered: filtered, Costs: map[string]float64{"load_seconds": w.LoadSeconds}}
 }
 
@@ -205,7 +208,7 @@ func (d *decider) evicted(p *poolState, m domain.ModelKey, w placement.Want, bes
 	if h := r.Holds(m); h != nil {
 		costs["reload_seconds"] = h.LoadSeconds
 	}
-	return Decision{Policy: placement.Policy, Version: placement.Version, Outcome: "evicted",
+	return Decision{Policy: p.policy.Name(), Version: p.policy.Version(), Outcome: "evicted",
 		Reason: fmt.Sprintf("unused, and cheapest to bring back of what %s holds", best.Resource), Considered: len(r.Models), Costs: costs}
 }
 
@@ -224,7 +227,7 @@ func (d *decider) noSlot(id domain.RendererID, outcome string, m domain.ModelKey
 		}
 	}
 	w := d.want(p, m)
-	return Decision{Policy: placement.Policy, Version: placement.Version, Outcome: outcome, Reason: reason,
+	return Decision{Policy: p.policy.Name(), Version: p.policy.Version(), Outcome: outcome, Reason: reason,
 		Considered: len(p.resources), Filtered: filtered,
 		Costs: map[string]float64{"load_seconds": w.LoadSeconds, "start_seconds": p.pool.expectStart(), "hold_seconds": p.pool.expectHold()}}
 }

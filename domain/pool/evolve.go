@@ -290,6 +290,7 @@ func (s *State) evolveSessionRequested(r Recorded, e SessionRequested) {
 		until := r.At.Add(seconds(e.WaitSeconds))
 		n.WaitUntil = &until
 	}
+	n.Number, n.Seconds = s.arrive(r, e.Model, e.Owner, false)
 	s.put(n)
 	s.cameAgain(rendererOf(r.Stream), e.Model)
 }
@@ -309,7 +310,12 @@ func (s *State) evolveAllocated(r Recorded, e SessionAllocated) {
 	if before := s.sessions[e.Session]; before != nil {
 		s.began(r, false, before.Expected)
 	}
-	s.take(r, e.Resource, User{UserSession, string(e.Session), e.Model, r.At}, e.Warm)
+	u := User{Kind: UserSession, ID: string(e.Session), Model: e.Model, Since: r.At}
+	if x := s.sessions[e.Session]; x != nil {
+		u.Seconds = x.Seconds
+	}
+	s.take(r, e.Resource, u, e.Warm)
+	s.firstFrame(r, e.Model, e.Waited, e.Warm)
 	s.changeSession(e.Session, func(x *Session) {
 		x.enter(SessionStateLoading, r.At)
 		x.Resource, x.Warm, x.AllocatedAt, x.Decision, x.Code, x.Reason = e.Resource, e.Warm, &r.At, r.Position, "", e.Decision.Reason
@@ -350,6 +356,10 @@ func (s *State) evolveSessionEnd(r Recorded) {
 		s.changePool(rendererOf(r.Stream), func(p *Pool) {
 			p.HoldSeconds = learn(p.HoldSeconds, p.Holds, held)
 			p.Holds++
+		})
+		s.changeOwner(before.Renderer, before.Owner, r.Position, func(o *Owner) {
+			o.HoldSeconds = learnOwn(o.HoldSeconds, o.Holds, held)
+			o.Holds++
 		})
 	}
 	s.changeSession(id, change)

@@ -14,6 +14,7 @@ func (s *State) evolveJob(r Recorded) {
 			Priority: e.Priority, Deadline: e.Deadline, After: e.After, Pending: e.Pending, MaxAttempts: e.MaxAttempts, TimeoutSeconds: e.TimeoutSeconds,
 			CallbackURL: e.CallbackURL, Warning: e.Warning, State: JobStateWaiting, StateSince: r.At, SubmittedAt: r.At,
 		}
+		n.Number, n.Seconds = s.arrive(r, e.Model, e.Owner, true)
 		s.put(n)
 	case JobRejected: // the log remembers it; there is no job
 	case JobUnblocked:
@@ -35,7 +36,12 @@ func (s *State) evolveJob(r Recorded) {
 		if before := s.jobs[e.Job]; before != nil {
 			s.began(r, true, before.Expected)
 		}
-		s.take(r, e.Resource, User{UserJob, string(e.Job), e.Model, r.At}, e.Warm)
+		u := User{Kind: UserJob, ID: string(e.Job), Model: e.Model, Since: r.At}
+		if x := s.jobs[e.Job]; x != nil {
+			u.Seconds = x.Seconds
+		}
+		s.take(r, e.Resource, u, e.Warm)
+		s.firstFrame(r, e.Model, e.Waited, e.Warm)
 		s.changeJob(e.Job, func(x *Job) {
 			x.enter(JobStateAssigned, r.At)
 			x.Resource, x.Warm, x.Attempts, x.AssignedAt, x.Decision = e.Resource, e.Warm, e.Attempt, &r.At, r.Position
@@ -62,7 +68,7 @@ func (s *State) evolveJobEnd(r Recorded) {
 			x.metDeadline(r.At)
 		}
 		if j := s.jobs[id]; j != nil && j.StartedAt != nil && j.AssignedAt != nil { // else nobody knows how long it ran
-			s.learnJob(r, j.Model, e.Seconds, r.At.Sub(*j.AssignedAt).Seconds())
+			s.learnJob(r, j, e.Seconds, r.At.Sub(*j.AssignedAt).Seconds())
 		}
 	case JobRetried:
 		id, change = e.Job, func(x *Job) {
@@ -87,14 +93,18 @@ func (s *State) evolveJobEnd(r Recorded) {
 	}
 }
 
-func (s *State) learnJob(r Recorded, m domain.ModelKey, took, turn float64) {
+func (s *State) learnJob(r Recorded, j *Job, took, turn float64) {
 	renderer := rendererOf(r.Stream)
-	s.changeModel(renderer, m, r.Position, func(x *Model) {
-		x.JobSeconds = learn(x.JobSeconds, x.Jobs, took)
+	s.changeOwner(renderer, j.Owner, r.Position, func(o *Owner) {
+		o.JobSeconds = learnOwn(o.JobSeconds, o.Jobs, took)
+		o.Jobs++
+	})
+	s.changeModel(renderer, j.Model, r.Position, func(x *Model) {
+		x.JobSeconds = learnMean(x.JobSeconds, x.Jobs, took)
 		x.Jobs++
 	})
 	s.changePool(renderer, func(p *Pool) {
-		p.JobSeconds = learn(p.JobSeconds, p.Jobs, took)
+		p.JobSeconds = learnMean(p.JobSeconds, p.Jobs, took)
 		p.Jobs++
 		p.TurnSeconds = learnSlowly(p.TurnSeconds, p.Turns, turn)
 		p.Turns++

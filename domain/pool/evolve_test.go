@@ -47,7 +47,7 @@ func TestChangedVisitsWhatChangedOnceInOrder(t *testing.T) {
 	}
 	var views []string
 	w.state.Changed(func(k pool.Key, e any) { views = append(views, k.View) })
-	if len(views) != 3 || views[0] != pool.ViewResources || views[1] != pool.ViewPools || views[2] != pool.ViewSessions {
+	if len(views) != 4 || views[0] != pool.ViewResources || views[1] != pool.ViewPools || views[2] != pool.ViewOwners || views[3] != pool.ViewSessions {
 		t.Errorf("%q", views)
 	}
 	w.state.Rollback()

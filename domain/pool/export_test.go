@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/rendering-resource-manager/rrm/domain"
+	"github.com/rendering-resource-manager/rrm/domain/placement"
 )
 
 // What the tests need to see of the state, and the program does not.
@@ -64,6 +65,9 @@ func Entities(s *State) map[Key]any {
 	for _, e := range s.models {
 		add(e)
 	}
+	for _, e := range s.owners {
+		add(e)
+	}
 	return all
 }
 
@@ -91,6 +95,17 @@ func Orders(s *State) []string {
 		all = line(all, id, "queue", p.queue, func(e *Job) any { return e.ID })
 		all = line(all, id, "timed", p.timed, func(e *Job) any { return e.ID })
 		all = line(all, id, "blocked", p.blocked, func(e *Job) any { return e.ID })
+		all = line(all, id, "free", p.fleet.Free, func(o *placement.Option) any { return o.Resource })
+		all = line(all, id, "all", p.fleet.All, func(o *placement.Option) any { return fmt.Sprint(o.Resource, o.Free, o.Models, o.Users) })
+		for _, m := range slices.Sorted(maps.Keys(p.fleet.Holders)) {
+			all = line(all, id, "holders of "+string(m), p.fleet.Holders[m], func(o *placement.Option) any { return fmt.Sprint(o.Resource, o.Free) })
+		}
+		for _, q := range p.queues {
+			all = line(all, id, fmt.Sprint("rank ", q.Rank), q.Requests, func(r *placement.Request) any { return *r })
+			for _, l := range q.Lines {
+				all = line(all, id, fmt.Sprintf("rank %d %s %s", q.Rank, l.Model, l.Key), l.Requests, func(r *placement.Request) any { return r.ID })
+			}
+		}
 		all = line(all, id, "copies", slices.Sorted(maps.Keys(p.copies)), func(m domain.ModelKey) any { return fmt.Sprint(m, " ", p.copies[m]) })
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.dependents)) {
@@ -129,11 +144,13 @@ func SortedOrders(s *State) []string {
 		for _, r := range AllResources(s) {
 			if r.Renderer == id && !r.Ended {
 				p.resources = append(p.resources, r)
+				p.fleet.Change(nil, r.option())
 			}
 		}
 		for _, e := range AllSessions(s) {
 			if e.Renderer == id && e.Waiting() {
 				p.waiting = append(p.waiting, e)
+				p.requeue(0, nil, rankSession, e.request())
 			}
 			if e.Renderer == id && e.Holding() {
 				p.holding = append(p.holding, e)
@@ -142,6 +159,7 @@ func SortedOrders(s *State) []string {
 		for _, j := range AllJobs(s) {
 			if j.Renderer == id && j.State == JobStateQueued {
 				p.queue = append(p.queue, j)
+				p.requeue(0, nil, j.rank(), j.request())
 			}
 			if j.Renderer == id && j.State == JobStateWaiting {
 				p.blocked = append(p.blocked, j)
@@ -184,7 +202,8 @@ func Uses(s *State, r domain.RendererID) (kept, counted string) {
 	fresh := map[domain.Owner]use{}
 	add := func(o domain.Owner, u use) {
 		f := fresh[o]
-		f.sessions, f.running, f.queued = f.sessions+u.sessions, f.running+u.running, f.queued+u.queued
+		f.sessions, f.holding = f.sessions+u.sessions, f.holding+u.holding
+		f.running, f.queued = f.running+u.running, f.queued+u.queued
 		if f != (use{}) {
 			fresh[o] = f
 		}

@@ -38,7 +38,7 @@ func (m *machine) rowsAreTheState() {
 			m.Fatalf("%v", err)
 		}
 		e := map[string]any{pool.ViewService: &pool.Service{}, pool.ViewPools: &pool.Pool{}, pool.ViewResources: &pool.Resource{},
-			pool.ViewSessions: &pool.Session{}, pool.ViewJobs: &pool.Job{}, pool.ViewModels: &pool.Model{}}[k.View]
+			pool.ViewSessions: &pool.Session{}, pool.ViewJobs: &pool.Job{}, pool.ViewModels: &pool.Model{}, pool.ViewOwners: &pool.Owner{}}[k.View]
 		if err := json.Unmarshal(b, e); err != nil {
 			m.Fatalf("%v", err)
 		}

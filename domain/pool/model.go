@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"math"
 	"time"
 
 	"github.com/rendering-resource-manager/rrm/domain"
@@ -19,6 +20,9 @@ type Model struct {
 	Uses        int               `json:"uses"`       // sessions and jobs that were given a slot
 	WarmUses    int               `json:"warm_uses"`  // those of them that found it loaded
 	LastUsed    time.Time         `json:"last_used"`
+
+	Recent   [3]float64 `json:"recent,omitzero"` // requests of late, each forgotten at its own pace, see demandScales
+	RecentAt time.Time  `json:"recent_at,omitzero"`
 }
 
 // modelID is the key of a model's row. A renderer's name holds no slash, so the two cannot be confused.
@@ -43,4 +47,45 @@ func learn(mean float64, n int, seen float64) float64 {
 		return seen
 	}
 	return mean + learnWeight*(seen-mean)
+}
+
+// demandScales are the times, in seconds, over which requests for a model are
+// forgotten: what is asked for now, in this hour, on this day. Each alone either
+// forgets the morning by noon or takes a burst for a habit.
+var demandScales = [3]float64{300, 3000, 30000}
+
+// recent is how much of each count is left at a time.
+func (m *Model) recent(at time.Time) [3]float64 {
+	left := m.Recent
+	if passed := at.Sub(m.RecentAt).Seconds(); passed > 0 {
+		for i, scale := range demandScales {
+			left[i] *= math.Exp(-passed / scale)
+		}
+	}
+	return left
+}
+
+// asked counts a request.
+func (m *Model) asked(at time.Time) {
+	m.Recent = m.recent(at)
+	for i := range m.Recent {
+		m.Recent[i]++
+	}
+	m.RecentAt = at
+}
+
+// demand is requests a second, summed over the scales: what was asked for a
+// moment ago counts most, what is asked for every day counts for long.
+func (m *Model) demand(at time.Time) float64 {
+	sum := 0.0
+	for i, n := range m.recent(at) {
+		sum += n / demandScales[i]
+	}
+	return sum
+}
+
+// learnMean folds one observation into the mean of the first twenty, later into
+// one that forgets what is older: a mean, since work adds up, and slower than learn, since it varies more.
+func learnMean(mean float64, n int, seen float64) float64 {
+	return mean + (seen-mean)/float64(min(n, 19)+1)
 }

@@ -42,7 +42,7 @@ func TestAWarmSlotIsPreferred(t *testing.T) {
 	w.when(book("s1", "A"), "session.requested s1", "session.allocated s1 r2 warm")
 	d := w.decision("session.allocated")
 	if d.Considered != 3 || len(d.Candidates) != 3 || d.Candidates[0].State != "warm" || d.Candidates[0].Seconds != 0 || d.Candidates[1].Seconds != 9 ||
-		d.Costs["load_seconds"] != 9 || d.Policy != "expected" || d.Outcome != "allocated" {
+		d.Costs["load_seconds"] != 9 || d.Policy != "ttff" || d.Outcome != "allocated" {
 		t.Errorf("%+v", d)
 	}
 	for _, e := range w.events {
@@ -58,7 +58,7 @@ func TestAColdSlotIsChosenByLearnedTimes(t *testing.T) {
 	w.warm(2, "B", 2)
 	// B is cheaper to bring back than A.
 	w.when(book("s1", "C"), "session.requested s1", "model.evicted r2 B for C", "model.loading r2 C", "session.allocated s1 r2 cold")
-	if d := w.decision("session.allocated"); d.Candidates[0].Seconds+28 != d.Candidates[1].Seconds {
+	if d := w.decision("session.allocated"); d.Candidates[0].Worth <= 0 || d.Candidates[0].Worth*15 != d.Candidates[1].Worth {
 		t.Errorf("%+v", d.Candidates)
 	}
 	if d := w.decision("model.evicted"); d.Costs["reload_seconds"] != 2 || d.Outcome != "evicted" {

@@ -41,15 +41,18 @@ func (s *State) place(entity any) {
 	case *Service:
 		s.service = e
 	case *Pool:
-		s.of(e.Settings.ID).pool = e
+		s.of(e.Settings.ID).take(e)
 	case *Model:
 		s.models[modelID(e.Renderer, e.Model)] = e
+	case *Owner:
+		s.owners[ownerID(e.Renderer, e.Owner)] = e
 	case *Resource:
 		before := s.resources[e.ID]
 		s.resources[e.ID] = e
 		p := s.of(e.Renderer)
 		p.countCopies(before, -1)
 		p.countCopies(e, 1)
+		p.fleet.Change(before.option(), e.option())
 		if e.Ended {
 			p.resources = without(p.resources, e, bySeq)
 			s.end(keyOf(e), before != nil && before.Ended)
@@ -99,6 +102,7 @@ func (s *State) placeSession(e *Session) {
 	} else {
 		p.holding = without(p.holding, e, bySeq)
 	}
+	p.requeue(rankSession, before.request(), rankSession, e.request())
 	p.countUse(e.Owner, before.use(), e.use())
 	if e.Ended {
 		s.end(keyOf(e), before != nil && before.Ended)
@@ -120,6 +124,7 @@ func (s *State) placeJob(e *Job) {
 	} else if before.timed() {
 		p.timed = without(p.timed, e, byDeadline)
 	}
+	p.requeue(before.rank(), before.request(), e.rank(), e.request())
 	p.countUse(e.Owner, before.use(), e.use())
 	if before != nil {
 		s.unlink(before)
@@ -158,18 +163,23 @@ func (s *State) remove(k Key) {
 		s.pools[e.Settings.ID].pool = nil
 	case *Model:
 		delete(s.models, k.ID)
+	case *Owner:
+		delete(s.owners, k.ID)
 	case *Resource:
 		p := s.of(e.Renderer)
 		p.countCopies(e, -1)
+		p.fleet.Change(e.option(), nil)
 		p.resources = without(p.resources, e, bySeq)
 		delete(s.resources, e.ID)
 	case *Session:
 		p := s.of(e.Renderer)
+		p.requeue(rankSession, e.request(), 0, nil)
 		p.waiting, p.holding = without(p.waiting, e, bySeq), without(p.holding, e, bySeq)
 		p.countUse(e.Owner, e.use(), use{})
 		delete(s.sessions, e.ID)
 	case *Job:
 		p := s.of(e.Renderer)
+		p.requeue(e.rank(), e.request(), 0, nil)
 		p.queue = without(p.queue, e, byUrgency)
 		if e.timed() {
 			p.timed = without(p.timed, e, byDeadline)

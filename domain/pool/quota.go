@@ -11,10 +11,14 @@ import (
 const CodeQuota = "quota_exceeded"
 
 // use is what one owner has in a pool, as quotas count it.
-type use struct{ sessions, running, queued int }
+type use struct{ sessions, holding, running, queued int }
 
 func (s *Session) use() use {
-	if s != nil && (s.Waiting() || s.Holding()) {
+	switch {
+	case s == nil:
+	case s.Holding():
+		return use{sessions: 1, holding: 1}
+	case s.Waiting():
 		return use{sessions: 1}
 	}
 	return use{}
@@ -38,6 +42,7 @@ func (p *poolState) countUse(o domain.Owner, before, after use) {
 	}
 	u := p.uses[o]
 	u.sessions += after.sessions - before.sessions
+	u.holding += after.holding - before.holding
 	u.running += after.running - before.running
 	u.queued += after.queued - before.queued
 	if u == (use{}) {

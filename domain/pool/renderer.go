@@ -23,10 +23,12 @@ type Pool struct {
 	HoldSeconds  float64         `json:"hold_seconds"` // learned time that a session keeps its slot
 	Jobs         int             `json:"jobs"`
 	JobSeconds   float64         `json:"job_seconds"`
-	Turns        int             `json:"turns,omitempty"`        // jobs that succeeded
-	TurnSeconds  float64         `json:"turn_seconds,omitempty"` // learned time that a job keeps its slot, loading included
-	Expectations Calibration     `json:"expectations,omitzero"`  // how right they were
-	Failures     int             `json:"failures"`               // starts that failed in a row
+	Turns        int             `json:"turns,omitempty"`               // jobs that succeeded
+	TurnSeconds  float64         `json:"turn_seconds,omitempty"`        // learned time that a job keeps its slot, loading included
+	Expectations Calibration     `json:"expectations,omitzero"`         // how right they were
+	Arrivals     int64           `json:"arrivals,omitempty"`            // sessions and jobs that ever asked
+	FirstFrame   float64         `json:"first_frame_seconds,omitempty"` // mean time to first frame of late, in seconds
+	Failures     int             `json:"failures"`                      // starts that failed in a row
 	BackoffUntil *time.Time      `json:"backoff_until,omitempty"`
 	LastFailure  string          `json:"last_failure,omitempty"`
 	Unmet        []Unmet         `json:"unmet,omitempty"` // bookings refused for want of a slot, oldest first

@@ -27,12 +27,7 @@ const (
 type Loaded = placement.Held
 
 // User is a session or a job that holds one of a resource's slots.
-type User struct {
-	Kind  string          `json:"kind"` // session or job
-	ID    string          `json:"id"`
-	Model domain.ModelKey `json:"model"`
-	Since time.Time       `json:"since"`
-}
+type User = placement.User
 
 // The kinds of user.
 const (
@@ -138,6 +133,13 @@ func (r *Resource) dropUser(kind, id string, at time.Time) {
 	if h := r.Holds(r.Users[i].Model); h != nil {
 		h.Users--
 		h.LastUsed = at
+		from := r.Users[i].Since
+		if h.Since.After(from) { // it waited for the load
+			from = h.Since
+		}
+		if h.State == placement.Loaded {
+			h.Served += max(0, at.Sub(from).Seconds())
+		}
 	}
 	r.Users = slices.Delete(r.Users, i, i+1)
 	if len(r.Users) == 0 && r.State == ResourceStateReady {

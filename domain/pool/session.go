@@ -47,6 +47,8 @@ type Session struct {
 	LeaseSeconds float64           `json:"lease_seconds"`
 	MaxSeconds   float64           `json:"max_duration_seconds,omitempty"`
 	OnLost       string            `json:"on_lost"`
+	Number       int64             `json:"number,omitempty"`           // of its arrival in the pool
+	Seconds      float64           `json:"expected_seconds,omitempty"` // that it keeps its slot, as was expected when it came
 	Overrides    *domain.Overrides `json:"overrides,omitempty"`
 	Throughout   bool              `json:"leased_throughout,omitempty"` // its lease counts from the opening on, in every state
 	Resource     domain.ResourceID `json:"resource,omitempty"`

@@ -3,6 +3,7 @@ package pool
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/rendering-resource-manager/rrm/domain"
 	"github.com/rendering-resource-manager/rrm/domain/placement"
@@ -19,8 +20,7 @@ func (d *decider) settle(id domain.RendererID) {
 		return
 	}
 	d.endTooLarge(id)
-	d.placeSessions(id)
-	d.placeJobs(id)
+	d.place(d.s.of(id))
 	d.finishDraining(id)
 	d.scale(id)
 	d.promise(id)
@@ -62,29 +62,111 @@ func (d *decider) tooLarge(p *poolState, m domain.ModelKey) *domain.Refusal {
 		Reason: fmt.Sprintf("the model takes %d MiB and a resource of %q has %d MiB for models", known.MemoryMiB, p.pool.Settings.ID, limit)}
 }
 
-// placeSessions serves waiting sessions, oldest first; one that no free slot
-// can serve does not hold up the next, which may find its model warm.
+// place gives free slots to those who wait, sessions first, then jobs by
+// priority, as the pool's policy of placement says.
+func (d *decider) place(p *poolState) {
+	p.wake = time.Time{}
+	for i := 0; i < len(p.queues) && len(p.fleet.Free) > 0; {
+		q := p.queues[i]
+		d.placeQueue(p, q)
+		if i < len(p.queues) && p.queues[i] == q { // else it is empty, and gone
+			i++
+		}
+	}
+}
+
+// placeSessions gives free slots to waiting sessions only.
 func (d *decider) placeSessions(id domain.RendererID) {
 	p := d.s.of(id)
-	if len(p.waiting) == 0 {
+	if i, found := p.queueOf(rankSession); found {
+		d.placeQueue(p, p.queues[i])
+	}
+}
+
+func (d *decider) placeQueue(p *poolState, q *placement.Queue) {
+	v := d.view(p, q)
+	for len(p.fleet.Free) > 0 && len(q.Requests) > 0 {
+		a, ok := p.policy.Next(v)
+		if !ok {
+			break
+		}
+		d.give(p, v, a)
+		v.Arrivals, v.Seconds = p.pool.Arrivals, p.pool.FirstFrame
+	}
+	if !v.Wake.IsZero() && (p.wake.IsZero() || v.Wake.Before(p.wake)) {
+		p.wake = v.Wake
+	}
+}
+
+// view is what the policy may know.
+func (d *decider) view(p *poolState, q *placement.Queue) *placement.View {
+	v := &placement.View{
+		Now: d.at, Fleet: &p.fleet, Queue: q, Arrivals: p.pool.Arrivals, Seconds: p.pool.FirstFrame,
+		CanLoad: p.pool.Settings.ModelLoading == domain.LoadHTTP,
+		Known:   func(m domain.ModelKey) placement.Known { return d.known(p, m) },
+		Share: func(o domain.Owner) float64 {
+			u := d.s.useOf(p, o)
+			return float64(u.running + u.holding)
+		},
+		NextUse: d.s.nextUse,
+	}
+	if p.pool.Settings.Quotas != nil {
+		v.Ready = func(r *placement.Request) bool { return r.Kind == UserSession || (&room{d: d, p: p}).take(r.Owner) }
+	}
+	return v
+}
+
+func (d *decider) known(p *poolState, m domain.ModelKey) placement.Known {
+	known := d.s.Model(p.pool.Settings.ID, m)
+	k := placement.Known{LoadSeconds: p.pool.expectLoad(known), WorkSeconds: d.s.expectJobOf(p.pool, known, nil)}
+	if known != nil {
+		k.MemoryMiB, k.Demand = known.MemoryMiB, known.demand(d.at)
+	}
+	return k
+}
+
+// give gives a slot to a session or job.
+func (d *decider) give(p *poolState, v *placement.View, a placement.Assignment) {
+	c := placement.Few(v, p.policy, a.Request, a.Resource)
+	w := d.want(p, a.Request.Model)
+	warm, saved := d.occupy(p, w, c)
+	id := p.pool.Settings.ID
+	if a.Request.Kind == UserSession {
+		e := d.s.sessions[domain.SessionID(a.Request.ID)]
+		d.emit(id, SessionAllocated{
+			Session: e.ID, Resource: a.Resource.Resource, Model: e.Model, Owner: e.Owner, Warm: warm,
+			Waited: d.at.Sub(e.RequestedAt).Seconds(), Saved: saved, Decision: d.placed(p, "allocated", a.Reason, w, c),
+		})
 		return
 	}
-	free := d.freeSlots(p)
-	for _, e := range slices.Clone(p.waiting[:min(len(p.waiting), lookAhead)]) {
-		if free.none() {
-			return
-		}
-		w, c := free.best(kind{e.Model, e.Overrides.Key()})
-		if c.Best == nil {
-			continue
-		}
-		warm, saved := d.occupy(p, w, c)
-		d.emit(id, SessionAllocated{
-			Session: e.ID, Resource: c.Best.Resource, Model: e.Model, Owner: e.Owner, Warm: warm,
-			Waited: d.at.Sub(e.RequestedAt).Seconds(), Saved: saved, Decision: d.placed(p, "allocated", w, c),
-		})
-		free.taken(c.Best.Resource)
+	j := d.s.jobs[domain.JobID(a.Request.ID)]
+	d.emit(id, JobAssigned{
+		Job: j.ID, Resource: a.Resource.Resource, Model: j.Model, Owner: j.Owner, Warm: warm, Attempt: j.Attempts + 1,
+		Waited: d.at.Sub(j.SubmittedAt).Seconds(), Saved: saved, Decision: d.placed(p, "assigned", a.Reason, w, c),
+	})
+}
+
+// placeNow gives a slot to a session whose client will not wait, where its
+// policy would rather have it wait for a busy resource that has the model.
+func (d *decider) placeNow(e *Session) {
+	p := d.s.of(e.Renderer)
+	i, found := p.queueOf(rankSession)
+	if !found {
+		return
 	}
+	v := d.view(p, p.queues[i])
+	if o := placement.Cheapest(v, p.policy, e.request()); o != nil {
+		d.give(p, v, placement.Assignment{Request: e.request(), Resource: o, Reason: "its client does not wait"})
+	}
+}
+
+func (d *decider) want(p *poolState, m domain.ModelKey) placement.Want {
+	known := d.s.Model(p.pool.Settings.ID, m)
+	w := placement.Want{Model: m, LoadSeconds: p.pool.expectLoad(known), Now: d.at}
+	if known != nil {
+		w.MemoryMiB = known.MemoryMiB
+	}
+	return w
 }
 
 // occupy makes the chosen resource ready for the model: it evicts what must
@@ -110,61 +192,6 @@ func (d *decider) occupy(p *poolState, w placement.Want, c placement.Choice) (wa
 	return true, 0
 }
 
-// placeJobs serves queued jobs in two passes. First each free slot takes the
-// earliest job that finds its model warm there, so that a load is paid off,
-// but only while the head of the queue is patient. Then the rest goes in order.
-func (d *decider) placeJobs(id domain.RendererID) {
-	p := d.s.of(id)
-	if len(p.queue) == 0 {
-		return
-	}
-	free := d.freeSlots(p)
-	if free.none() {
-		return
-	}
-	due := d.dueJobs(p)
-	if len(due) == 0 {
-		return
-	}
-	if d.patient(p, due[0]) {
-		due = d.placeWarm(p, due, free)
-	}
-	ahead := map[domain.ModelKey]int{}
-	for _, j := range due {
-		if free.none() {
-			return
-		}
-		w, c := free.best(kind{model: j.Model})
-		if c.Best == nil || c.Best.State == placement.Cold && d.waitsForWarm(p, j, ahead[j.Model], c.Best.Seconds) {
-			ahead[j.Model]++
-			continue
-		}
-		d.assign(p, j, w, c)
-		free.taken(c.Best.Resource)
-	}
-}
-
-func (d *decider) patient(p *poolState, head *Job) bool {
-	waited := d.at.Sub(*head.QueuedAt).Seconds()
-	return waited < placement.Patience*d.want(p, head.Model).LoadSeconds
-}
-
-// placeWarm gives jobs of the head's priority the slots that are warm for them, and returns the jobs left over.
-func (d *decider) placeWarm(p *poolState, due []*Job, free *freeSlots) []*Job {
-	var left []*Job
-	for _, j := range due {
-		if j.Priority == due[0].Priority && !free.none() {
-			if w, c := free.best(kind{model: j.Model}); c.Best != nil && c.Best.State == placement.Warm {
-				d.assign(p, j, w, c)
-				free.taken(c.Best.Resource)
-				continue
-			}
-		}
-		left = append(left, j)
-	}
-	return left
-}
-
 // waitsForWarm says whether a job had better wait for a busy resource that has its model.
 // Only slots that jobs hold count: a session may last for hours.
 func (d *decider) waitsForWarm(p *poolState, j *Job, ahead int, cost float64) bool {
@@ -173,14 +200,6 @@ func (d *decider) waitsForWarm(p *poolState, j *Job, ahead int, cost float64) bo
 		jobSeconds = known.JobSeconds
 	}
 	return placement.WaitForWarm(ahead, p.copies[j.Model], jobSeconds, d.at.Sub(*j.QueuedAt).Seconds(), cost)
-}
-
-func (d *decider) assign(p *poolState, j *Job, w placement.Want, c placement.Choice) {
-	warm, saved := d.occupy(p, w, c)
-	d.emit(j.Renderer, JobAssigned{
-		Job: j.ID, Resource: c.Best.Resource, Model: j.Model, Owner: j.Owner, Warm: warm, Attempt: j.Attempts + 1,
-		Waited: d.at.Sub(j.SubmittedAt).Seconds(), Saved: saved, Decision: d.placed(p, "assigned", w, c),
-	})
 }
 
 // finishDraining stops drained resources that nobody uses any more.

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"slices"
+	"time"
 
 	"github.com/rendering-resource-manager/rrm/domain"
 	"github.com/rendering-resource-manager/rrm/domain/placement"
@@ -18,8 +19,10 @@ type State struct {
 	sessions  map[domain.SessionID]*Session
 	jobs      map[domain.JobID]*Job
 	models    map[string]*Model
+	owners    map[string]*Owner
 
-	dependents map[domain.JobID][]*Job // jobs that wait for the key, by Seq
+	dependents map[domain.JobID][]*Job                 // jobs that wait for the key, by Seq
+	nextUse    func(domain.ModelKey) (time.Time, bool) // the future, which only a simulation can tell
 	undo       []undo
 	seen       int // of undo, by ChangedBy
 	changed    map[Key]struct{}
@@ -39,6 +42,7 @@ const (
 	ViewSessions  = "sessions"
 	ViewJobs      = "jobs"
 	ViewModels    = "models"
+	ViewOwners    = "owners"
 )
 
 // serviceID is the id of the one row of the service view.
@@ -54,9 +58,13 @@ type poolState struct {
 	blocked   []*Job      // waiting for other jobs, by Seq
 	holding   []*Session  // with a slot, by Seq
 
-	copies  map[domain.ModelKey]int // slots of ready resources that jobs hold, by model
-	uses    map[domain.Owner]use    // for quotas; nil until one asks
-	options []placement.Option      // of the decision under way; kept for its memory
+	copies map[domain.ModelKey]int // slots of ready resources that jobs hold, by model
+	uses   map[domain.Owner]use    // for quotas; nil until one asks
+
+	policy placement.Policy   // as the settings say
+	fleet  placement.Fleet    // ready resources
+	queues []*placement.Queue // sessions first, then jobs by priority
+	wake   time.Time          // time alone changes a placement then, at the earliest; zero: it does not
 }
 
 type undo struct {
@@ -77,13 +85,14 @@ func NewState() *State {
 		sessions:   map[domain.SessionID]*Session{},
 		jobs:       map[domain.JobID]*Job{},
 		models:     map[string]*Model{},
+		owners:     map[string]*Owner{},
 		dependents: map[domain.JobID][]*Job{},
 		changed:    map[Key]struct{}{},
 	}
 }
 
 // Put takes in an entity as the live views hold it, without recording a
-// change: *Service, *Pool, *Resource, *Session, *Job or *Model.
+// change: *Service, *Pool, *Resource, *Session, *Job, *Model or *Owner.
 func (s *State) Put(entity any) { s.place(entity) }
 
 // Commit forgets how to take back what was done since the last Commit, and
@@ -203,6 +212,8 @@ func keyOf(entity any) Key {
 		return Key{ViewJobs, string(e.ID)}
 	case *Model:
 		return Key{ViewModels, modelID(e.Renderer, e.Model)}
+	case *Owner:
+		return Key{ViewOwners, ownerID(e.Renderer, e.Owner)}
 	}
 	panic("pool: not an entity")
 }
@@ -255,6 +266,10 @@ func (s *State) get(k Key) any {
 		}
 	case ViewModels:
 		if e := s.models[k.ID]; e != nil {
+			return e
+		}
+	case ViewOwners:
+		if e := s.owners[k.ID]; e != nil {
 			return e
 		}
 	}

@@ -1,0 +1,150 @@
+package placement
+
+import (
+	"math"
+
+	"github.com/rendering-resource-manager/rrm/domain"
+)
+
+// The baselines in which each resource has a queue of its own: who belongs to
+// which follows from the request and from the resources that are there, so that
+// nothing has to be remembered, and who belonged to one that is gone belongs to another.
+
+// mix spreads a number over all 64 bits (the finalizer of SplitMix64, Steele et al. 2014).
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// hash is FNV-1a, mixed.
+func hash(s string) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return mix(h)
+}
+
+// owned finds the first request that belongs to a resource with a free slot that can serve it.
+func owned(v *View, of func(*Request) *Option) (Assignment, bool) {
+	if len(v.Fleet.Free) == 0 {
+		return Assignment{}, false
+	}
+	blocked := map[*Option]bool{} // the first in its queue cannot be served: nor can those behind
+	for _, r := range v.Queue.Requests {
+		if !v.may(r) {
+			continue
+		}
+		o := of(r)
+		if o.Free == 0 || blocked[o] {
+			continue
+		}
+		if v.fits(r, o) {
+			return Assignment{Request: r, Resource: o}, true
+		}
+		if blocked[o] = true; len(blocked) == len(v.Fleet.Free) {
+			break
+		}
+	}
+	return Assignment{}, false
+}
+
+// roundRobin gives the n-th request to the n-th resource, and begins again after the last.
+type roundRobin struct{ lru }
+
+func (roundRobin) Name() string { return "round-robin" }
+
+func (roundRobin) Next(v *View) (Assignment, bool) {
+	return owned(v, func(r *Request) *Option { return v.Fleet.All[int((r.Number-1)%int64(len(v.Fleet.All)))] })
+}
+
+// random gives each request to a resource by lot.
+type random struct {
+	lru
+	seed float64
+}
+
+func (random) Name() string { return "random" }
+
+func (p random) Next(v *View) (Assignment, bool) {
+	return owned(v, func(r *Request) *Option {
+		lot := mix(uint64(r.Number) ^ mix(uint64(int64(p.seed))))
+		return v.Fleet.All[lot%uint64(len(v.Fleet.All))]
+	})
+}
+
+// hashed gives a model to the resource whose point on the circle comes next
+// after the model's: consistent hashing (Karger et al. 1997), in the form of
+// rendezvous hashing (Thaler and Ravishankar 1998), which needs no circle to be kept.
+type hashed struct{ lru }
+
+func (hashed) Name() string { return "hash" }
+
+func (hashed) Next(v *View) (Assignment, bool) {
+	if len(v.Fleet.Free) == 0 {
+		return Assignment{}, false
+	}
+	var best Assignment
+	for _, l := range v.Queue.Lines {
+		r := v.first(l.Requests)
+		if r == nil || best.Request != nil && best.Request.before(r) < 0 {
+			continue
+		}
+		if o := rendezvous(v.Fleet.All, l.Model, l.Key, nil); o != nil && o.Free > 0 && v.fits(r, o) {
+			best = Assignment{Request: r, Resource: o}
+		}
+	}
+	return best, best.Request != nil
+}
+
+// rendezvous is the resource with the highest hash together with the model, of those that are let.
+func rendezvous(all []*Option, m domain.ModelKey, key string, let func(*Option) bool) *Option {
+	var best *Option
+	var most uint64
+	h := hash(string(m) + "\x00" + key)
+	for _, o := range all {
+		if n := mix(h ^ mix(uint64(o.Seq))); (best == nil || n > most) && o.Key == key && (let == nil || let(o)) {
+			best, most = o, n
+		}
+	}
+	return best
+}
+
+// hashBounded is consistent hashing with bounded loads (Mirrokni, Thorup and
+// Zadimoghaddam, SODA 2018): no resource is given more than factor times the
+// mean number of requests; who finds his full goes to the next.
+type hashBounded struct {
+	lru
+	factor float64
+}
+
+func (hashBounded) Name() string { return "hash-bounded" }
+
+// boundedAhead is how many waiting requests are dealt out to find who is next.
+const boundedAhead = 1024
+
+func (p hashBounded) Next(v *View) (Assignment, bool) {
+	if len(v.Fleet.Free) == 0 {
+		return Assignment{}, false
+	}
+	queue := v.Queue.Requests[:min(len(v.Queue.Requests), boundedAhead)]
+	loads, total := make(map[*Option]int, len(v.Fleet.All)), len(queue)
+	for _, o := range v.Fleet.All {
+		loads[o] = len(o.Users)
+		total += len(o.Users)
+	}
+	most := int(math.Ceil(p.factor * float64(total) / float64(len(v.Fleet.All))))
+	for _, r := range queue {
+		o := rendezvous(v.Fleet.All, r.Model, r.Key, func(o *Option) bool { return loads[o] < most })
+		if o == nil {
+			continue
+		}
+		loads[o]++
+		if o.Free > 0 && v.may(r) && v.fits(r, o) {
+			return Assignment{Request: r, Resource: o}, true
+		}
+	}
+	return Assignment{}, false
+}

@@ -1,0 +1,91 @@
+package pool
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/rendering-resource-manager/rrm/domain/placement"
+)
+
+// take puts a pool's settings and what was learned in place of what was there.
+func (p *poolState) take(e *Pool) {
+	if p.pool == nil || p.policy == nil || p.pool.Settings.Placement.Policy != e.Settings.Placement.Policy ||
+		!maps.Equal(p.pool.Settings.Placement.Parameters, e.Settings.Placement.Parameters) {
+		p.policy = placement.New(e.Settings.Placement)
+	}
+	p.pool = e
+}
+
+// option is a ready resource as placement sees it; nil: it is not ready.
+func (r *Resource) option() *placement.Option {
+	if r == nil || r.State != ResourceStateReady {
+		return nil
+	}
+	o := &placement.Option{
+		Resource: r.ID, Seq: r.Seq, Free: r.Free(), Slots: r.Slots, MaxModels: r.MaxModels, MemoryMiB: r.MemoryMiB,
+		Bound: r.Model, Key: r.Key, Models: r.Models, Users: r.Users,
+	}
+	if r.IdleSince != nil {
+		o.IdleSince = *r.IdleSince
+	}
+	return o
+}
+
+// rankSession puts sessions before jobs of any priority.
+const rankSession = MaxPriority + 1
+
+// request is a waiting session as placement sees it; nil: it does not wait.
+func (e *Session) request() *placement.Request {
+	if e == nil || !e.Waiting() {
+		return nil
+	}
+	return &placement.Request{Kind: UserSession, ID: string(e.ID), Seq: e.Seq, Number: e.Number, Model: e.Model, Key: e.Overrides.Key(),
+		Owner: e.Owner, Since: e.RequestedAt, Seconds: e.Seconds}
+}
+
+// request is a queued job as placement sees it; nil: it is not queued.
+func (j *Job) request() *placement.Request {
+	if j == nil || j.State != JobStateQueued {
+		return nil
+	}
+	r := &placement.Request{Kind: UserJob, ID: string(j.ID), Seq: j.Seq, Number: j.Number, Model: j.Model, Owner: j.Owner,
+		Since: *j.QueuedAt, Seconds: j.Seconds}
+	if j.NotBefore != nil {
+		r.NotBefore = *j.NotBefore
+	}
+	if j.Deadline != nil && !j.Late {
+		r.Due = *j.Deadline
+	}
+	return r
+}
+
+// queue changes the place of one who waits; nil: it did not or does not.
+func (p *poolState) requeue(beforeRank int, before *placement.Request, rank int, after *placement.Request) {
+	if before != nil {
+		i, found := p.queueOf(beforeRank)
+		if found {
+			if p.queues[i].Remove(before); len(p.queues[i].Requests) == 0 {
+				p.queues = slices.Delete(p.queues, i, i+1)
+			}
+		}
+	}
+	if after != nil {
+		i, found := p.queueOf(rank)
+		if !found {
+			p.queues = slices.Insert(p.queues, i, &placement.Queue{Rank: rank})
+		}
+		p.queues[i].Add(after)
+	}
+}
+
+func (p *poolState) queueOf(rank int) (int, bool) {
+	return slices.BinarySearchFunc(p.queues, rank, func(q *placement.Queue, rank int) int { return cmp.Compare(rank, q.Rank) })
+}
+
+func (j *Job) rank() int {
+	if j == nil {
+		return 0
+	}
+	return j.Priority
+}
