@@ -26,6 +26,7 @@ type View struct {
 	Arrivals int64                                   // requests that ever came to the pool
 	Seconds  float64                                 // mean time to first frame of late
 	Known    func(domain.ModelKey) Known             // what has been learned of a model
+	Demand   func(domain.ModelKey) float64           // requests for a model a second, of late, see pool.Model
 	Ready    func(*Request) bool                     // whether it may begin now; nil: all may
 	Share    func(domain.Owner) float64              // slots that an owner's work holds, by its weight; nil: not kept
 	CanLoad  bool                                    // false: models are no matter of loading at all (model_loading none)
@@ -38,7 +39,6 @@ type Known struct {
 	LoadSeconds float64 // expected of a load
 	WorkSeconds float64 // expected of one session or job, loading excluded
 	MemoryMiB   int     // 0: not known
-	Demand      float64 // requests a second, of late, see pool.Model
 }
 
 // Assignment is who gets a slot of which resource.

@@ -42,8 +42,7 @@ func (p ttff) Worth(v *View, _ *Option, h *Held) float64 {
 	if !p.demand {
 		return lru{}.Worth(v, nil, h)
 	}
-	k := v.Known(h.Model)
-	return k.LoadSeconds * k.Demand / float64(max(1, len(v.Fleet.Holders[h.Model])))
+	return v.Known(h.Model).LoadSeconds * v.Demand(h.Model) / float64(max(1, len(v.Fleet.Holders[h.Model])))
 }
 
 func (p ttff) Next(v *View) (Assignment, bool) {

@@ -46,9 +46,16 @@ func (s *State) changePool(id domain.RendererID, f func(*Pool)) {
 	if ps == nil || ps.pool == nil {
 		return
 	}
+	// Every event changes its pool: one copy for all of them is enough.
+	if _, fresh := s.fresh[ps.pool]; fresh {
+		s.undo = append(s.undo, undo{keyOf(ps.pool), ps.pool})
+		f(ps.pool)
+		return
+	}
 	next := *ps.pool
 	f(&next)
 	s.put(&next)
+	s.fresh[&next] = struct{}{}
 }
 
 func (s *State) changeResource(id domain.ResourceID, f func(*Resource)) {

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"math"
+	"strings"
 	"time"
 
 	"github.com/rendering-resource-manager/rrm/domain"
@@ -88,4 +89,16 @@ func (m *Model) demand(at time.Time) float64 {
 // one that forgets what is older: a mean, since work adds up, and slower than learn, since it varies more.
 func learnMean(mean float64, n int, seen float64) float64 {
 	return mean + (seen-mean)/float64(min(n, 19)+1)
+}
+
+// modelRef is the key of a model in memory.
+type modelRef struct {
+	renderer domain.RendererID
+	model    domain.ModelKey
+}
+
+// refOf is the inverse of modelID.
+func refOf(id string) modelRef {
+	r, m, _ := strings.Cut(id, "/")
+	return modelRef{domain.RendererID(r), domain.ModelKey(m)}
 }

@@ -43,7 +43,7 @@ func (s *State) place(entity any) {
 	case *Pool:
 		s.of(e.Settings.ID).take(e)
 	case *Model:
-		s.models[modelID(e.Renderer, e.Model)] = e
+		s.models[modelRef{e.Renderer, e.Model}] = e
 	case *Owner:
 		s.owners[ownerID(e.Renderer, e.Owner)] = e
 	case *Resource:
@@ -162,7 +162,7 @@ func (s *State) remove(k Key) {
 	case *Pool:
 		s.pools[e.Settings.ID].pool = nil
 	case *Model:
-		delete(s.models, k.ID)
+		delete(s.models, modelRef{e.Renderer, e.Model})
 	case *Owner:
 		delete(s.owners, k.ID)
 	case *Resource:

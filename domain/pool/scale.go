@@ -14,6 +14,9 @@ func (d *decider) scale(id domain.RendererID) {
 	if p.pool.Settings.Launcher == domain.LauncherStatic {
 		return // those machines come and go by themselves
 	}
+	if p.fixed() {
+		return
+	}
 	if wishes := d.wishes(p); len(wishes) > 0 {
 		d.grant(p, wishes)
 	}
@@ -21,6 +24,19 @@ func (d *decider) scale(id domain.RendererID) {
 	if d.scaleOnce(p) {
 		d.scaleOnce(p)
 	}
+}
+
+// fixed says that whatever is asked for the pool has the size that it must
+// have, that all of it is ready, and that all of it serves everybody.
+func (p *poolState) fixed() bool {
+	set := &p.pool.Settings
+	if set.Scaling.Min != set.Scaling.Max || len(p.resources) != set.Scaling.Max || len(p.fleet.All) != len(p.resources) ||
+		set.ModelLoading == domain.LoadCommandLine {
+		return false
+	}
+	own := func(r *Resource) bool { return r.Key != "" }
+	asks := func(e *Session) bool { return e.Overrides != nil }
+	return !slices.ContainsFunc(p.resources, own) && !slices.ContainsFunc(p.waiting[:min(len(p.waiting), lookAhead)], asks)
 }
 
 // scaleOnce starts or stops what scaling says, and says whether it did.

@@ -104,6 +104,12 @@ func (d *decider) view(p *poolState, q *placement.Queue) *placement.View {
 		Now: d.at, Fleet: &p.fleet, Queue: q, Arrivals: p.pool.Arrivals, Seconds: p.pool.FirstFrame,
 		CanLoad: p.pool.Settings.ModelLoading == domain.LoadHTTP,
 		Known:   func(m domain.ModelKey) placement.Known { return d.known(p, m) },
+		Demand: func(m domain.ModelKey) float64 {
+			if known := d.s.Model(p.pool.Settings.ID, m); known != nil {
+				return known.demand(d.at)
+			}
+			return 0
+		},
 		Share: func(o domain.Owner) float64 {
 			u := d.s.useOf(p, o)
 			return float64(u.running + u.holding)
@@ -120,7 +126,7 @@ func (d *decider) known(p *poolState, m domain.ModelKey) placement.Known {
 	known := d.s.Model(p.pool.Settings.ID, m)
 	k := placement.Known{LoadSeconds: p.pool.expectLoad(known), WorkSeconds: d.s.expectJobOf(p.pool, known, nil)}
 	if known != nil {
-		k.MemoryMiB, k.Demand = known.MemoryMiB, known.demand(d.at)
+		k.MemoryMiB = known.MemoryMiB
 	}
 	return k
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // State is the live state of all pools. Entities in it are never changed in
-// place: every change puts a new value, so that a batch of commands whose
+// place once they were committed: every change puts a new value, so that a batch of commands whose
 // append did not succeed can be taken back, and so that the rows that changed
 // are known. It is not safe for concurrent use; one lane owns it.
 type State struct {
@@ -18,13 +18,14 @@ type State struct {
 	resources map[domain.ResourceID]*Resource
 	sessions  map[domain.SessionID]*Session
 	jobs      map[domain.JobID]*Job
-	models    map[string]*Model
+	models    map[modelRef]*Model
 	owners    map[string]*Owner
 
 	dependents map[domain.JobID][]*Job                 // jobs that wait for the key, by Seq
 	nextUse    func(domain.ModelKey) (time.Time, bool) // the future, which only a simulation can tell
 	undo       []undo
-	seen       int // of undo, by ChangedBy
+	seen       int                // of undo, by ChangedBy
+	fresh      map[*Pool]struct{} // pools made since the last Commit, that nobody else has seen: changed in place
 	changed    map[Key]struct{}
 	order      []Key // of changed, in order of first change
 	ended      []Key // resources, sessions and jobs that ended, oldest first, to be forgotten
@@ -84,10 +85,11 @@ func NewState() *State {
 		resources:  map[domain.ResourceID]*Resource{},
 		sessions:   map[domain.SessionID]*Session{},
 		jobs:       map[domain.JobID]*Job{},
-		models:     map[string]*Model{},
+		models:     map[modelRef]*Model{},
 		owners:     map[string]*Owner{},
 		dependents: map[domain.JobID][]*Job{},
 		changed:    map[Key]struct{}{},
+		fresh:      map[*Pool]struct{}{},
 	}
 }
 
@@ -100,6 +102,7 @@ func (s *State) Put(entity any) { s.place(entity) }
 func (s *State) Commit() {
 	s.undo, s.order, s.seen = s.undo[:0], s.order[:0], 0
 	clear(s.changed)
+	clear(s.fresh)
 	for len(s.ended) > keepEnded {
 		k := s.ended[0]
 		s.ended = s.ended[1:]
@@ -130,6 +133,7 @@ func (s *State) Rollback() {
 	s.ended = s.ended[:s.kept]
 	s.undo, s.order, s.seen = s.undo[:0], s.order[:0], 0
 	clear(s.changed)
+	clear(s.fresh)
 }
 
 // Changed visits what changed since the last Commit, in order of the first
@@ -176,7 +180,7 @@ func (s *State) Session(id domain.SessionID) *Session { return s.sessions[id] }
 func (s *State) Job(id domain.JobID) *Job { return s.jobs[id] }
 
 // Model finds what was learned of a model in a pool.
-func (s *State) Model(r domain.RendererID, m domain.ModelKey) *Model { return s.models[modelID(r, m)] }
+func (s *State) Model(r domain.RendererID, m domain.ModelKey) *Model { return s.models[modelRef{r, m}] }
 
 // Pools are the renderers that were not removed, by ID.
 func (s *State) Pools() []domain.RendererID {
@@ -265,7 +269,7 @@ func (s *State) get(k Key) any {
 			return e
 		}
 	case ViewModels:
-		if e := s.models[k.ID]; e != nil {
+		if e := s.models[refOf(k.ID)]; e != nil {
 			return e
 		}
 	case ViewOwners:
