@@ -48,7 +48,7 @@ type Meta struct {
 	DecidedAt   time.Time        `json:"decided_at"` // the time that the decision used
 }
 
-// Row is one row of a live view: service, pools, resources, models, sessions or jobs.
+// Row is one row of a live view: service, pools, resources, models, owners, sessions or jobs.
 type Row struct {
 	View, ID string
 	Body     json.RawMessage

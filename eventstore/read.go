@@ -14,7 +14,7 @@ import (
 )
 
 // views are the live views' tables.
-var views = []string{"service", "pools", "resources", "models", "sessions", "jobs"}
+var views = []string{"service", "pools", "resources", "models", "owners", "sessions", "jobs"}
 
 // MaxRead bounds how many events one call reads.
 const MaxRead = 10_000

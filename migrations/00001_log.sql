@@ -168,6 +168,9 @@ CREATE TABLE models (
   renderer text COLLATE "C" GENERATED ALWAYS AS (body->>'renderer') STORED,
   model    text COLLATE "C" GENERATED ALWAYS AS (body->>'model') STORED
 ) WITH (fillfactor = 70);
+CREATE TABLE owners (
+  id text COLLATE "C" PRIMARY KEY, body jsonb NOT NULL, position bigint NOT NULL
+) WITH (fillfactor = 70);
 
 -- Not one on position: it would change with every update, and an update that changes no indexed column writes no index.
 CREATE INDEX resources_seq      ON resources (seq);
@@ -216,6 +219,7 @@ BEGIN
     UNION ALL SELECT v, id, body, position FROM c JOIN pools ON id = i WHERE v = 'pools'
     UNION ALL SELECT v, id, body, position FROM c JOIN resources ON id = i WHERE v = 'resources'
     UNION ALL SELECT v, id, body, position FROM c JOIN models ON id = i WHERE v = 'models'
+    UNION ALL SELECT v, id, body, position FROM c JOIN owners ON id = i WHERE v = 'owners'
     UNION ALL SELECT v, id, body, position FROM c JOIN sessions ON id = i WHERE v = 'sessions'
     UNION ALL SELECT v, id, body, position FROM c JOIN jobs ON id = i WHERE v = 'jobs';
 END $$;
@@ -233,6 +237,7 @@ BEGIN
     UNION ALL SELECT 'pools', id, body, position FROM pools
     UNION ALL SELECT 'resources', id, body, position FROM resources WHERE NOT ended
     UNION ALL SELECT 'models', id, body, position FROM models
+    UNION ALL SELECT 'owners', id, body, position FROM owners
     UNION ALL SELECT 'sessions', id, body, position FROM sessions WHERE NOT ended
     UNION ALL SELECT 'jobs', id, body, position FROM jobs WHERE NOT ended;
 END $$;
@@ -330,6 +335,11 @@ BEGIN
   IF 'models' = ANY (p_view) THEN
     INSERT INTO models (id, body, position)
       SELECT i, b::jsonb, head FROM unnest(p_view, p_row, p_body) AS x(v, i, b) WHERE v = 'models'
+      ON CONFLICT (id) DO UPDATE SET body = EXCLUDED.body, position = EXCLUDED.position;
+  END IF;
+  IF 'owners' = ANY (p_view) THEN
+    INSERT INTO owners (id, body, position)
+      SELECT i, b::jsonb, head FROM unnest(p_view, p_row, p_body) AS x(v, i, b) WHERE v = 'owners'
       ON CONFLICT (id) DO UPDATE SET body = EXCLUDED.body, position = EXCLUDED.position;
   END IF;
   IF 'pools' = ANY (p_view) THEN

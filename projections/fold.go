@@ -15,7 +15,7 @@ import (
 )
 
 // liveViews are the tables that the log can be folded into.
-var liveViews = []string{pool.ViewService, pool.ViewPools, pool.ViewResources, pool.ViewSessions, pool.ViewJobs, pool.ViewModels}
+var liveViews = []string{pool.ViewService, pool.ViewPools, pool.ViewResources, pool.ViewSessions, pool.ViewJobs, pool.ViewModels, pool.ViewOwners}
 
 // foldRun is how many events are read and written at a time.
 var foldRun = 2000 // a variable, so that a test can cut anywhere

@@ -12,7 +12,7 @@ import (
 )
 
 // Live is the codec of the live views: service, pools, resources, sessions,
-// jobs and models, one row for each entity of pool.State, with the entity as JSON.
+// jobs, models and owners, one row for each entity of pool.State, with the entity as JSON.
 type Live struct{}
 
 // Row makes the row of an entity.
@@ -40,6 +40,8 @@ func (Live) Entity(r eventstore.Row) (any, error) {
 		e = &pool.Job{}
 	case pool.ViewModels:
 		e = &pool.Model{}
+	case pool.ViewOwners:
+		e = &pool.Owner{}
 	default:
 		return nil, fmt.Errorf("read row %s/%s: there is no view of that name", r.View, r.ID)
 	}

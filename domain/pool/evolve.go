@@ -227,6 +227,9 @@ func (s *State) evolveModel(r Recorded) {
 func (s *State) take(r Recorded, id domain.ResourceID, u User, warm bool) {
 	s.changeResource(id, func(x *Resource) { x.addUser(u) })
 	s.changeModel(rendererOf(r.Stream), u.Model, r.Position, func(m *Model) {
+		if m.Uses == 0 {
+			m.asked(r.At)
+		}
 		m.Uses, m.LastUsed = m.Uses+1, r.At
 		if warm {
 			m.WarmUses++

@@ -84,7 +84,9 @@ func (s *State) arrive(r Recorded, m domain.ModelKey, o domain.Owner, job bool) 
 	} else {
 		seconds = s.expectHoldOf(p.pool, owner)
 	}
-	s.changeModel(renderer, m, r.Position, func(x *Model) { x.asked(r.At) })
+	if s.Model(renderer, m) != nil { // one that was never used counts from its first use on, see State.take: anybody can ask for anything
+		s.changeModel(renderer, m, r.Position, func(x *Model) { x.asked(r.At) })
+	}
 	s.changePool(renderer, func(x *Pool) { x.Arrivals++ })
 	return p.pool.Arrivals, seconds
 }
