@@ -54,7 +54,7 @@ Exit codes: 0 done, 1 failure, 2 wrong usage, 3 refused (the reason is on stderr
 	add(groupJobs, p.submitCommand(), p.jobsCommand(), p.jobCommand(), p.cancelCommand(), p.resultCommand())
 	add(groupFleet, p.renderersCommand(), p.poolCommand(), p.resourcesCommand(), p.drainCommand(), p.stopCommand(), p.agentCommand(), p.modelsCommand(), p.admissionCommand())
 	add(groupWhy, p.eventsCommand(), p.explainCommand())
-	add(groupService, p.serveCommand(), p.demoCommand(), p.tokenCommand(), p.migrateCommand(), p.verifyCommand(), p.rebuildCommand(), p.benchCommand(), p.wrapCommand(), p.versionCommand())
+	add(groupService, p.serveCommand(), p.demoCommand(), p.tokenCommand(), p.migrateCommand(), p.verifyCommand(), p.rebuildCommand(), p.benchCommand(), p.simulateCommand(), p.wrapCommand(), p.versionCommand())
 	return root
 }
 
