@@ -137,7 +137,7 @@ func firstWarm(v *View) (*Request, *Option) {
 	for _, o := range v.Fleet.Free {
 		for r := range v.ready(v.Queue.Requests) {
 			if r.Key == o.Key && o.Holds(r.Model) != nil {
-				return r, o
+				return r, v.warm(r) // where it is loaded already, if it is still loading on this one
 			}
 		}
 	}
