@@ -81,6 +81,8 @@ var placementParameters = []PlacementParameter{
 		"longest wait for a resource that has the model", "Zaharia et al. 2010: a small part of the work's length is enough"},
 	{[]string{PlaceHashBounded}, "factor", "times the mean", 1, 100, 1.25,
 		"load that a resource may have", "Mirrokni et al. 2018: 1+ε with ε from 0.25 on costs few moves"},
+	{[]string{PlaceHashBounded}, "moves", "0 or 1", 0, 1, 0,
+		"1: who waits is dealt out anew whenever somebody comes or goes", "0: as load balancers have it; see docs/quality.md for what moving brings"},
 	{[]string{PlaceRandom}, "seed", "", 0, 1 << 52, 0, "of the lots", ""},
 }
 

@@ -167,7 +167,7 @@ func TestJob(t *testing.T) {
 func TestRendererRoundTrip(t *testing.T) {
 	s := newSite(t)
 	r := s.ask("root", "PUT /renderers/Brayns", `{"command_line":"brayns --x","environment_variables":"A=1, B=x=2\nC=","modules":"m1 m2,m3","graceful_exit":false,
-		"scaling":{"max":0,"idle":"0","policy":"buffer","parameters":{"size":2,"up_per_minute":"3"},"shadow":{"policy":"demand"}},"probe":{"interval":"1.5s"},"placement":{"parameters":{"w":0.5}},
+		"scaling":{"max":0,"idle":"0","policy":"buffer","parameters":{"size":2,"up_per_minute":"3"},"shadow":{"policy":"demand"}},"probe":{"interval":"1.5s"},"placement":{"parameters":{"payoff":30.5}},
 		"quotas":{"sessions":0,"jobs_running":8,"owners":{"alice":{"sessions":2},"bob":{"jobs_queued":5}}}}`)
 	if r.StatusCode != 200 {
 		t.Fatalf("%d %s", r.StatusCode, r.body)

@@ -38,7 +38,7 @@ func owned(v *View, of func(*Request) *Option) (Assignment, bool) {
 			continue
 		}
 		o := of(r)
-		if o.Free == 0 || blocked[o] {
+		if o == nil || o.Free == 0 || blocked[o] {
 			continue
 		}
 		if v.fits(r, o) {
@@ -113,29 +113,63 @@ func rendezvous(all []*Option, m domain.ModelKey, key string, let func(*Option) 
 }
 
 // hashBounded is consistent hashing with bounded loads (Mirrokni, Thorup and
-// Zadimoghaddam, SODA 2018): no resource is given more than factor times the
-// mean number of requests; who finds his full goes to the next.
+// Zadimoghaddam, SODA 2018), as load balancers have it: who arrives goes to the
+// first resource in the order of its model that has no more than factor times
+// the mean number of requests, and stays. With moves, those who wait are dealt
+// out anew whenever somebody comes or goes, as the paper's moves allow.
 type hashBounded struct {
 	lru
 	factor float64
+	moves  bool
 }
 
 func (hashBounded) Name() string { return "hash-bounded" }
 
-// boundedAhead is how many waiting requests are dealt out to find who is next.
-const boundedAhead = 1024
+// Bind counts who holds a slot and who waits.
+func (p hashBounded) Bind(v *View, m domain.ModelKey, key string) *Option {
+	if p.moves || len(v.Fleet.All) == 0 {
+		return nil
+	}
+	waiting := map[domain.ResourceID]int{}
+	for _, r := range v.Queue.Requests {
+		waiting[r.Home]++
+	}
+	total := 1 // the one that arrives
+	for _, o := range v.Fleet.All {
+		total += len(o.Users) + waiting[o.Resource]
+	}
+	most := p.most(v, total)
+	return rendezvous(v.Fleet.All, m, key, func(o *Option) bool { return len(o.Users)+waiting[o.Resource] < most })
+}
+
+func (p hashBounded) most(v *View, total int) int {
+	return int(math.Ceil(p.factor * float64(total) / float64(len(v.Fleet.All))))
+}
+
+// dealtAhead is how many waiting requests are dealt out to find who is next.
+const dealtAhead = 1024
 
 func (p hashBounded) Next(v *View) (Assignment, bool) {
+	if !p.moves {
+		return owned(v, func(r *Request) *Option {
+			for _, o := range v.Fleet.All {
+				if o.Resource == r.Home {
+					return o
+				}
+			}
+			return rendezvous(v.Fleet.All, r.Model, r.Key, nil) // its own is gone, or came later
+		})
+	}
 	if len(v.Fleet.Free) == 0 {
 		return Assignment{}, false
 	}
-	queue := v.Queue.Requests[:min(len(v.Queue.Requests), boundedAhead)]
+	queue := v.Queue.Requests[:min(len(v.Queue.Requests), dealtAhead)]
 	loads, total := make(map[*Option]int, len(v.Fleet.All)), len(queue)
 	for _, o := range v.Fleet.All {
 		loads[o] = len(o.Users)
 		total += len(o.Users)
 	}
-	most := int(math.Ceil(p.factor * float64(total) / float64(len(v.Fleet.All))))
+	most := p.most(v, total)
 	for _, r := range queue {
 		o := rendezvous(v.Fleet.All, r.Model, r.Key, func(o *Option) bool { return loads[o] < most })
 		if o == nil {

@@ -18,6 +18,12 @@ type Policy interface {
 	Worth(v *View, o *Option, h *Held) float64
 }
 
+// Binder is a policy that puts each request into the queue of one resource when it arrives.
+type Binder interface {
+	// Bind says whose; nil: nobody is there.
+	Bind(v *View, m domain.ModelKey, key string) *Option
+}
+
 // View is all that a policy may know.
 type View struct {
 	Now      time.Time

@@ -18,10 +18,11 @@ type Request struct {
 	Model     domain.ModelKey
 	Key       string // of the overrides that its resource must have been started with
 	Owner     domain.Owner
-	Since     time.Time // waits since
-	NotBefore time.Time // may not begin before; zero: now
-	Due       time.Time // deadline that it can still make; zero: none
-	Seconds   float64   // it is expected to keep its slot, loading excluded
+	Home      domain.ResourceID // whose queue it was put into on arrival, see Binder; empty: none
+	Since     time.Time         // waits since
+	NotBefore time.Time         // may not begin before; zero: now
+	Due       time.Time         // deadline that it can still make; zero: none
+	Seconds   float64           // it is expected to keep its slot, loading excluded
 }
 
 // before orders requests: deadlines that can be made first, earliest first, then arrival.

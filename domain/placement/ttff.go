@@ -269,7 +269,7 @@ func New(s domain.PlacementSettings) Policy {
 	case domain.PlaceHash:
 		return hashed{}
 	case domain.PlaceHashBounded:
-		return hashBounded{factor: n("factor")}
+		return hashBounded{factor: n("factor"), moves: n("moves") > 0}
 	case domain.PlaceStickyLRU:
 		return stickyLRU{}
 	case domain.PlaceDelay:

@@ -63,6 +63,7 @@ func (d *decider) book(c BookResource) error {
 	}
 	over := d.overSessions(p, c.Owner)
 	d.emit(c.Renderer, SessionRequested{
+		Home:    d.home(d.s.of(c.Renderer), rankSession, c.Model, ""),
 		Session: c.Session, Model: c.Model, Owner: c.Owner, Params: c.Params, OnLost: c.OnLost,
 		WaitSeconds: c.Wait.Seconds(), LeaseSeconds: c.Lease.Seconds(), MaxSeconds: c.MaxTime.Seconds(),
 	})
@@ -193,7 +194,7 @@ func (d *decider) schedule(c ScheduleSession) error {
 	if over := d.overSessions(d.s.of(e.Renderer), e.Owner); over != "" {
 		return &domain.Refusal{Kind: domain.KindTooMany, Code: CodeQuota, Field: "owner", Reason: over, RetryAfter: seconds(retryAfter(p.expectHold()))}
 	}
-	d.emit(e.Renderer, SessionRequested{Session: e.ID, Model: c.Model, Owner: e.Owner, WaitSeconds: c.Wait.Seconds(),
+	d.emit(e.Renderer, SessionRequested{Home: d.home(d.s.of(e.Renderer), rankSession, c.Model, c.Overrides.Key()), Session: e.ID, Model: c.Model, Owner: e.Owner, WaitSeconds: c.Wait.Seconds(),
 		LeaseSeconds: e.LeaseSeconds, OnLost: OnLostEnd, Overrides: c.Overrides})
 	d.placeSessions(e.Renderer)
 	if !d.s.sessions[e.ID].Waiting() {

@@ -171,7 +171,7 @@ func (d *decider) queued(id domain.JobID) {
 	j := d.s.jobs[id]
 	p := d.s.of(j.Renderer)
 	supply := supplyOf(p.resources)
-	e := JobQueued{Job: id}
+	e := JobQueued{Job: id, Home: d.home(p, j.rank(), j.Model, "")}
 	if a := d.s.asker(p, j); supply.free == 0 || a.Ahead > 0 {
 		raw, basis := reckon(p.pool, supply, len(p.resources), a, d.at)
 		e.Place, e.Basis, e.RawSeconds = a.Ahead+1, basis, max(shortestWait, raw)

@@ -138,14 +138,15 @@ type (
 		LeaseSeconds float64          `json:"lease_seconds"`
 	}
 	SessionRequested struct {
-		Session      domain.SessionID `json:"session"`
-		Model        domain.ModelKey  `json:"model"`
-		Owner        domain.Owner     `json:"owner"`
-		Params       json.RawMessage  `json:"params,omitempty"`
-		WaitSeconds  float64          `json:"wait_seconds,omitempty"`
-		LeaseSeconds float64          `json:"lease_seconds"`
-		MaxSeconds   float64          `json:"max_duration_seconds,omitempty"`
-		OnLost       string           `json:"on_lost"`
+		Home         domain.ResourceID `json:"home,omitempty"` // whose queue it stands in, with policies that decide that on arrival
+		Session      domain.SessionID  `json:"session"`
+		Model        domain.ModelKey   `json:"model"`
+		Owner        domain.Owner      `json:"owner"`
+		Params       json.RawMessage   `json:"params,omitempty"`
+		WaitSeconds  float64           `json:"wait_seconds,omitempty"`
+		LeaseSeconds float64           `json:"lease_seconds"`
+		MaxSeconds   float64           `json:"max_duration_seconds,omitempty"`
+		OnLost       string            `json:"on_lost"`
 
 		Overrides *domain.Overrides `json:"overrides,omitempty"`
 	}
@@ -255,14 +256,15 @@ type (
 		By  domain.JobID `json:"by"` // succeeded
 	}
 	JobQueued struct { // what it has to expect is left out where a slot is free
-		Job             domain.JobID `json:"job"`
-		Place           int          `json:"place,omitempty"` // 1 is next
-		EstimateSeconds float64      `json:"estimate_seconds,omitempty"`
-		LowSeconds      float64      `json:"low_seconds,omitempty"`
-		HighSeconds     float64      `json:"high_seconds,omitempty"`
-		RawSeconds      float64      `json:"raw_seconds,omitempty"` // as reckoned, before what was learned of such reckonings
-		Basis           string       `json:"basis,omitempty"`       // start or turn
-		Warning         string       `json:"warning,omitempty"`     // that it is expected to miss its deadline
+		Job             domain.JobID      `json:"job"`
+		Home            domain.ResourceID `json:"home,omitempty"`  // whose queue it stands in, with policies that decide that on arrival
+		Place           int               `json:"place,omitempty"` // 1 is next
+		EstimateSeconds float64           `json:"estimate_seconds,omitempty"`
+		LowSeconds      float64           `json:"low_seconds,omitempty"`
+		HighSeconds     float64           `json:"high_seconds,omitempty"`
+		RawSeconds      float64           `json:"raw_seconds,omitempty"` // as reckoned, before what was learned of such reckonings
+		Basis           string            `json:"basis,omitempty"`       // start or turn
+		Warning         string            `json:"warning,omitempty"`     // that it is expected to miss its deadline
 	}
 	JobLate struct {
 		Job    domain.JobID `json:"job"`

@@ -289,7 +289,7 @@ func (s *State) evolveSession(r Recorded) {
 
 func (s *State) evolveSessionRequested(r Recorded, e SessionRequested) {
 	n := &Session{
-		ID: e.Session, Seq: r.Position, Renderer: rendererOf(r.Stream), Model: e.Model, Owner: e.Owner, Params: e.Params,
+		ID: e.Session, Seq: r.Position, Renderer: rendererOf(r.Stream), Model: e.Model, Owner: e.Owner, Params: e.Params, Home: e.Home,
 		State: SessionStateQueued, StateSince: r.At, RequestedAt: r.At, LeaseSeconds: e.LeaseSeconds,
 		MaxSeconds: e.MaxSeconds, OnLost: e.OnLost, Overrides: e.Overrides,
 	}

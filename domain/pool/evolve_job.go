@@ -24,7 +24,7 @@ func (s *State) evolveJob(r Recorded) {
 	case JobQueued:
 		s.changeJob(e.Job, func(x *Job) {
 			x.enter(JobStateQueued, r.At)
-			x.QueuedAt = &r.At
+			x.QueuedAt, x.Home = &r.At, e.Home
 			x.Expected = expected(x.Expected, r.At, e.Basis, e.LowSeconds, e.EstimateSeconds, e.HighSeconds, e.RawSeconds)
 			if e.Warning != "" {
 				x.Warning = e.Warning

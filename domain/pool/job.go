@@ -60,6 +60,7 @@ type Job struct {
 	Pending        []domain.JobID    `json:"pending,omitempty"` // those of After that have not succeeded yet
 	MaxAttempts    int               `json:"max_attempts"`
 	TimeoutSeconds float64           `json:"timeout_seconds"`
+	Home           domain.ResourceID `json:"home,omitempty"`             // whose queue it stands in
 	Number         int64             `json:"number,omitempty"`           // of its arrival in the pool
 	Seconds        float64           `json:"expected_seconds,omitempty"` // that it works, as was expected when it came
 	CallbackURL    string            `json:"callback_url,omitempty"`

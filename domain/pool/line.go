@@ -41,7 +41,7 @@ func (e *Session) request() *placement.Request {
 		return nil
 	}
 	return &placement.Request{Kind: UserSession, ID: string(e.ID), Seq: e.Seq, Number: e.Number, Model: e.Model, Key: e.Overrides.Key(),
-		Owner: e.Owner, Since: e.RequestedAt, Seconds: e.Seconds}
+		Owner: e.Owner, Home: e.Home, Since: e.RequestedAt, Seconds: e.Seconds}
 }
 
 // request is a queued job as placement sees it; nil: it is not queued.
@@ -49,7 +49,7 @@ func (j *Job) request() *placement.Request {
 	if j == nil || j.State != JobStateQueued {
 		return nil
 	}
-	r := &placement.Request{Kind: UserJob, ID: string(j.ID), Seq: j.Seq, Number: j.Number, Model: j.Model, Owner: j.Owner,
+	r := &placement.Request{Kind: UserJob, ID: string(j.ID), Seq: j.Seq, Number: j.Number, Model: j.Model, Owner: j.Owner, Home: j.Home,
 		Since: *j.QueuedAt, Seconds: j.Seconds}
 	if j.NotBefore != nil {
 		r.NotBefore = *j.NotBefore

@@ -47,6 +47,7 @@ type Session struct {
 	LeaseSeconds float64           `json:"lease_seconds"`
 	MaxSeconds   float64           `json:"max_duration_seconds,omitempty"`
 	OnLost       string            `json:"on_lost"`
+	Home         domain.ResourceID `json:"home,omitempty"`             // whose queue it stands in
 	Number       int64             `json:"number,omitempty"`           // of its arrival in the pool
 	Seconds      float64           `json:"expected_seconds,omitempty"` // that it keeps its slot, as was expected when it came
 	Overrides    *domain.Overrides `json:"overrides,omitempty"`

@@ -259,3 +259,19 @@ func suited(resources []*Resource, left map[domain.ResourceID]int, e *Session) *
 	}
 	return nil
 }
+
+// home says whose queue an arrival stands in, with policies that decide that on arrival; empty: nobody's.
+func (d *decider) home(p *poolState, rank int, m domain.ModelKey, key string) domain.ResourceID {
+	b, ok := p.policy.(placement.Binder)
+	if !ok {
+		return ""
+	}
+	q := &placement.Queue{}
+	if i, found := p.queueOf(rank); found {
+		q = p.queues[i]
+	}
+	if o := b.Bind(d.view(p, q), m, key); o != nil {
+		return o.Resource
+	}
+	return ""
+}
