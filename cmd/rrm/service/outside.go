@@ -59,6 +59,11 @@ func (s speaker) JobStatus(ctx context.Context, id domain.JobID) (domain.JobStat
 	return domain.JobStatus(st), err
 }
 
+func (s speaker) StopJob(ctx context.Context, id domain.JobID) (domain.JobStatus, error) {
+	st, err := s.c.StopJob(ctx, id)
+	return domain.JobStatus(st), err
+}
+
 func (s speaker) JobResult(ctx context.Context, id domain.JobID) (io.ReadCloser, string, error) {
 	r, err := s.c.JobResult(ctx, id)
 	return r.Body, r.ContentType, err
