@@ -21,6 +21,7 @@ func (d *decider) settle(id domain.RendererID) {
 	d.endTooLarge(id)
 	d.placeSessions(id)
 	d.placeJobs(id)
+	d.makeRoomForSessions(id)
 	d.finishDraining(id)
 	d.scale(id)
 	d.promise(id)
@@ -118,7 +119,7 @@ func (d *decider) placeJobs(id domain.RendererID) {
 	if len(p.queue) == 0 {
 		return
 	}
-	free := d.freeSlots(p)
+	free := d.freeSlots(p).forJobs()
 	if free.none() {
 		return
 	}

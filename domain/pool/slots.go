@@ -15,6 +15,8 @@ type freeSlots struct {
 	p       *poolState
 	options []placement.Option
 	found   map[kind]found
+	bounded bool // by the reserve for sessions, see forJobs
+	left    int  // slots that may be given, if it is bounded
 }
 
 type found struct {
@@ -40,7 +42,7 @@ func (p *poolState) option(r *Resource) placement.Option {
 	}
 }
 
-func (f *freeSlots) none() bool { return len(f.options) == 0 }
+func (f *freeSlots) none() bool { return len(f.options) == 0 || f.bounded && f.left == 0 }
 
 // best is the best slot for a model and overrides, and what was asked of placement.
 func (f *freeSlots) best(k kind) (placement.Want, placement.Choice) {
@@ -59,6 +61,7 @@ func (f *freeSlots) best(k kind) (placement.Want, placement.Choice) {
 
 // taken tells that a slot of a resource was given.
 func (f *freeSlots) taken(id domain.ResourceID) {
+	f.left--
 	r := f.d.s.resources[id]
 	i := slices.IndexFunc(f.options, func(o placement.Option) bool { return o.Seq == r.Seq })
 	if r.Free() > 0 {

@@ -84,6 +84,14 @@ func domainConfigure(set domain.Renderer) pool.ConfigureRenderer {
 	return pool.ConfigureRenderer{Renderer: set, Create: true}
 }
 
+// results let the process managers open what they stored.
+type results struct{ *projections.Results }
+
+func (r results) Open(ctx context.Context, job domain.JobID) (string, io.ReadCloser, error) {
+	info, body, err := r.Results.Open(ctx, job)
+	return info.ContentType, body, err
+}
+
 // notices gives the process manager the callbacks that wait.
 type notices struct{ c *projections.Callbacks }
 
