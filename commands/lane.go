@@ -31,9 +31,13 @@ type Model interface {
 	// that is on record. After any other error nothing may be changed. It must
 	// be pure: the same state and command give the same events.
 	Decide(head int64, cmd any, meta eventstore.Meta) (Decided, error)
-	// Changed gives the rows changed since the last Commit or Rollback, each once, as they are now.
+	// Changed gives the rows changed since the last Mark or Rollback, each once, as they are now.
 	Changed() []eventstore.Row
-	// Commit keeps the changes; Rollback undoes all since the last Commit. Load is not undone.
+	// Mark says that what was changed until now is being appended; the next
+	// commands may be decided before that is done, but no second Mark comes before the Commit.
+	Mark()
+	// Commit keeps what was changed before the last Mark. Rollback undoes all
+	// since the last Commit, marked or not. Load is not undone.
 	Commit()
 	Rollback()
 }
@@ -90,8 +94,8 @@ type counters struct {
 	down                                                           atomic.Bool
 }
 
-// Lane decides commands one batch after another: whatever arrived while the
-// last batch was under way, without a timer. One lane per process and database
+// Lane decides commands one batch after another: whatever arrives while the
+// last batch is under way, without a timer. One lane per process and database
 // is enough; several processes may each have one.
 type Lane struct {
 	log   *eventstore.Log
@@ -209,7 +213,11 @@ func (l *Lane) Run(ctx context.Context) error {
 			l.drain()
 			return nil
 		case it := <-l.in:
-			l.serve(context.Background(), l.fill(it))
+			if l.calm() {
+				l.stream(ctx.Done(), it)
+			} else {
+				l.serve(context.Background(), l.fill(it))
+			}
 		}
 	}
 }

@@ -69,14 +69,18 @@ func (l *Lane) serve(parent context.Context, batch []*item) {
 	ctx, cancel := context.WithTimeout(parent, l.opts.Timeout)
 	defer cancel()
 	open := l.admit(batch)
-	if len(open) == 0 {
-		return
+	if len(open) > 0 {
+		l.settleOpen(ctx, open)
 	}
+}
+
+// settleOpen settles commands, or tells them at once that the store is still gone.
+func (l *Lane) settleOpen(ctx context.Context, open []*item) {
 	if l.stats.down.Load() && !l.probe(ctx) {
 		l.unavailable(open, errors.New("the store is still gone"))
 		return
 	}
-	l.settle(ctx, open)
+	l.settle(ctx, open, nil)
 }
 
 // probe asks shortly whether the store is back, so that commands do not wait
@@ -88,43 +92,52 @@ func (l *Lane) probe(ctx context.Context) bool {
 	return err == nil
 }
 
-// admit answers what needs no decision and gives the rest: repetitions of
-// recent commands, the same command twice in the batch, clients that are gone.
+// admit answers what needs no decision and gives the rest.
 func (l *Lane) admit(batch []*item) []*item {
 	open := batch[:0:0]
 	first := make(map[domain.CommandID]*item, len(batch))
 	for _, it := range batch {
-		if it.ctx.Err() != nil { // nothing was begun, so nothing is carried out
-			l.reply(it, outcome{err: it.ctx.Err()})
-			continue
-		}
-		if it.Transient {
+		if l.admitOne(it, first) {
 			open = append(open, it)
-			continue
 		}
-		if s, ok := l.recent.get(it.ID); ok {
-			l.repeat(it, s)
-			continue
-		}
-		if twin := first[it.ID]; twin != nil {
-			if twin.Hash == it.Hash {
-				twin.twins = append(twin.twins, it)
-			} else {
-				l.reply(it, outcome{err: reused(it.ID)})
-			}
-			continue
-		}
-		first[it.ID] = it
-		open = append(open, it)
 	}
 	return open
 }
 
-// settle decides and appends until every open command has its outcome.
-func (l *Lane) settle(ctx context.Context, open []*item) {
+// admitOne answers a command that needs no decision: a repetition of a recent
+// one, or of one that is under way, which are in first; a client that is gone.
+func (l *Lane) admitOne(it *item, first map[domain.CommandID]*item) bool {
+	if it.ctx.Err() != nil { // nothing was begun, so nothing is carried out
+		l.reply(it, outcome{err: it.ctx.Err()})
+		return false
+	}
+	if it.Transient {
+		return true
+	}
+	if s, ok := l.recent.get(it.ID); ok {
+		l.repeat(it, s)
+		return false
+	}
+	if twin := first[it.ID]; twin != nil {
+		if twin.Hash == it.Hash {
+			twin.twins = append(twin.twins, it)
+		} else {
+			l.reply(it, outcome{err: reused(it.ID)})
+		}
+		return false
+	}
+	first[it.ID] = it
+	return true
+}
+
+// settle decides and appends until every open command has its outcome. err is
+// what came of a first attempt, if there was one.
+func (l *Lane) settle(ctx context.Context, open []*item, err error) {
 	t := &turn{open: open}
-	for len(t.open) > 0 {
-		err := l.attempt(ctx, t)
+	for tried := err != nil; len(t.open) > 0; tried = false {
+		if !tried {
+			err = l.attempt(ctx, t)
+		}
 		switch {
 		case err == nil:
 			continue
@@ -172,8 +185,8 @@ func (l *Lane) bisect(ctx context.Context, t *turn, err error) bool {
 		return true
 	}
 	half := len(t.open) / 2
-	l.settle(ctx, t.open[:half])
-	l.settle(ctx, t.open[half:])
+	l.settle(ctx, t.open[:half], nil)
+	l.settle(ctx, t.open[half:], nil)
 	return true
 }
 
@@ -232,14 +245,21 @@ func (l *Lane) attempt(ctx context.Context, t *turn) error {
 	}
 	head, err := l.log.Append(ctx, p.batch)
 	if err != nil {
-		l.model.Rollback()
-		if errors.Is(err, eventstore.ErrMoved) {
-			return errors.Join(err, l.refresh(ctx))
-		}
-		return appendError{err}
+		return l.notAppended(ctx, err)
 	}
 	l.finish(t, p, head)
 	return nil
+}
+
+// notAppended makes the model what the log is, as far as that is known.
+func (l *Lane) notAppended(ctx context.Context, err error) error {
+	if l.loaded {
+		l.model.Rollback()
+	}
+	if errors.Is(err, eventstore.ErrMoved) {
+		return errors.Join(err, l.refresh(ctx))
+	}
+	return appendError{err}
 }
 
 // attemptLocked is attempt with the head locked from before the decision until after the append.
@@ -249,7 +269,7 @@ func (l *Lane) attemptLocked(ctx context.Context, t *turn) error {
 	ok := true
 	head, err := l.log.Locked(ctx, l.head, func(d eventstore.Delta, _ eventstore.Known) (eventstore.Batch, error) {
 		if err := l.take(d); err != nil {
-			return eventstore.Batch{}, notAppended{err}
+			return eventstore.Batch{}, ownError{err}
 		}
 		p, ok = l.decide(t)
 		if !ok {
@@ -267,15 +287,15 @@ func (l *Lane) attemptLocked(ctx context.Context, t *turn) error {
 	if l.loaded {
 		l.model.Rollback()
 	}
-	var n notAppended
+	var n ownError
 	if errors.As(err, &n) {
 		return n.error
 	}
 	return appendError{err}
 }
 
-// notAppended marks an error of our own from within Locked.
-type notAppended struct{ error }
+// ownError marks an error of our own from within Locked.
+type ownError struct{ error }
 
 // ready makes the model hold the state of the log, after raising the epoch if an append's outcome is unknown.
 func (l *Lane) ready(ctx context.Context) error {

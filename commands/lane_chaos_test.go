@@ -120,7 +120,7 @@ func (h *history) call(t *testing.T, l *commands.Lane, client int, id string, cm
 func (h *history) client(t *testing.T, l *commands.Lane, client, rounds int) {
 	for i := range rounds {
 		session := fmt.Sprintf("%d.%d", client, i)
-		if out := h.call(t, l, client, "take"+session, take{Session: session, Record: true}); out == "no_capacity" || out == "" {
+		if out := h.call(t, l, client, "take"+session, take{Session: session, Record: true, Fresh: client%2 == 0}); out == "no_capacity" || out == "" {
 			continue
 		}
 		if i%4 == 0 {

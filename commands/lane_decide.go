@@ -19,46 +19,67 @@ type plan struct {
 	unsure   bool      // some command left no trace in the batch, so the append does not confirm it
 }
 
+// head is where the log is when the plan is carried out.
+func (p *plan) head() int64 { return p.batch.Expected + int64(len(p.batch.Events)) }
+
 func (p *plan) empty() bool { return len(p.batch.Events) == 0 && len(p.batch.Answers) == 0 }
 
 // decide decides every open command. False: one of them broke the model; it
 // has been answered and taken out, and the others must be decided again.
 func (l *Lane) decide(t *turn) (plan, bool) {
-	p := plan{batch: eventstore.Batch{Expected: l.head, Epoch: l.epoch}, outcomes: make([]outcome, 0, len(t.open))}
-	head := l.head
+	p := l.newPlan(l.head)
 	for _, it := range t.open {
-		d, err := l.decideOne(head, it)
-		refusal, refused := domain.AsRefusal(err)
-		if err != nil && !refused {
-			if l.loaded { // nothing was changed, so the others are not concerned
-				p.outcomes = append(p.outcomes, outcome{err: err})
-				continue
-			}
+		if err := l.extend(&p, it); err != nil {
 			l.drop(t, it, err)
 			return plan{}, false
 		}
-		head += int64(len(d.Events))
-		p.batch.Events = append(p.batch.Events, d.Events...)
-		o := outcome{answer: Answer{Body: d.Answer, Position: head}}
-		if refused {
-			o = outcome{answer: Answer{Position: head}, err: refusal}
-		}
-		p.outcomes = append(p.outcomes, o)
-		if it.Transient {
-			p.unsure = p.unsure || len(d.Events) == 0
-			continue
-		}
-		body, err := encodeOutcome(d.Answer, refusal)
-		if err != nil {
-			l.drop(t, it, err)
-			return plan{}, false
-		}
-		p.batch.Answers = append(p.batch.Answers, eventstore.Answer{Command: it.ID, Hash: it.Hash, Body: body, Position: head})
 	}
+	l.seal(&p)
+	return p, true
+}
+
+func (l *Lane) newPlan(head int64) plan {
+	return plan{batch: eventstore.Batch{Expected: head, Epoch: l.epoch}}
+}
+
+// extend decides one command more. After an error the model must be loaded anew.
+func (l *Lane) extend(p *plan, it *item) error {
+	head := p.head()
+	d, err := l.decideOne(head, it)
+	refusal, refused := domain.AsRefusal(err)
+	if err != nil && !refused {
+		if l.loaded { // nothing was changed, so the others are not concerned
+			p.outcomes = append(p.outcomes, outcome{err: err})
+			return nil
+		}
+		return err
+	}
+	head += int64(len(d.Events))
+	p.batch.Events = append(p.batch.Events, d.Events...)
+	o := outcome{answer: Answer{Body: d.Answer, Position: head}}
+	if refused {
+		o = outcome{answer: Answer{Position: head}, err: refusal}
+	}
+	p.outcomes = append(p.outcomes, o)
+	if it.Transient {
+		p.unsure = p.unsure || len(d.Events) == 0
+		return nil
+	}
+	body, err := encodeOutcome(d.Answer, refusal)
+	if err != nil {
+		l.loaded = false
+		return err
+	}
+	p.batch.Answers = append(p.batch.Answers, eventstore.Answer{Command: it.ID, Hash: it.Hash, Body: body, Position: head})
+	return nil
+}
+
+// seal ends the plan: what is decided from now on is of the next.
+func (l *Lane) seal(p *plan) {
 	if len(p.batch.Events) > 0 {
 		p.batch.Rows = l.model.Changed()
 	}
-	return p, true
+	l.model.Mark()
 }
 
 // decideOne turns a panic, or an error that left events behind, into an error

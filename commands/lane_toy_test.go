@@ -14,9 +14,10 @@ import (
 
 // toy is a model small enough to be seen through: a pool of numbered slots and who has them.
 type toy struct {
-	slots int
-	cells map[eventstore.Ref]cell
-	undo  map[eventstore.Ref]*cell // as before the changes since the last Commit; nil: absent
+	slots  int
+	cells  map[eventstore.Ref]cell
+	undo   map[eventstore.Ref]*cell // as before the changes since the last Mark; nil: absent
+	marked map[eventstore.Ref]*cell // those before the last Mark
 }
 
 // cell is any row: of a slot (Session), of a session (Slot, Ended), of the pool (Version).
@@ -59,7 +60,7 @@ func sessionRef(id string) eventstore.Ref {
 }
 
 func (m *toy) Reset() {
-	m.cells, m.undo = map[eventstore.Ref]cell{}, map[eventstore.Ref]*cell{}
+	m.cells, m.undo, m.marked = map[eventstore.Ref]cell{}, map[eventstore.Ref]*cell{}, map[eventstore.Ref]*cell{}
 }
 
 func (m *toy) Load(rows []eventstore.Row) error {
@@ -127,6 +128,7 @@ func (m *toy) Decide(_ int64, cmd any, meta eventstore.Meta) (commands.Decided, 
 		m.cells[poolRef] = cell{}
 		return commands.Decided{}, nil
 	case shock:
+		m.set(slotRef(m.slots-2), cell{Session: "broken"})
 		m.cells[slotRef(m.slots-1)] = cell{Session: "broken"} // not even undoable
 		panic("shock")
 	}
@@ -179,24 +181,39 @@ func (m *toy) Changed() []eventstore.Row {
 	return rows
 }
 
-func (m *toy) Commit() { m.settled() }
-
-func (m *toy) Rollback() {
+// Mark moves the changes to those that are being appended.
+func (m *toy) Mark() {
 	for r, old := range m.undo {
-		if old == nil {
-			delete(m.cells, r)
-		} else {
-			m.cells[r] = *old
+		if _, known := m.marked[r]; !known {
+			m.marked[r] = old
 		}
 	}
-	m.settled()
+	clear(m.undo)
 }
 
-// settled forgets sessions that have ended, as the real model does.
-func (m *toy) settled() {
-	clear(m.undo)
+func (m *toy) Commit() {
+	clear(m.marked)
+	m.forget()
+}
+
+func (m *toy) Rollback() {
+	for _, undo := range []map[eventstore.Ref]*cell{m.undo, m.marked} {
+		for r, old := range undo {
+			if old == nil {
+				delete(m.cells, r)
+			} else {
+				m.cells[r] = *old
+			}
+		}
+		clear(undo)
+	}
+	m.forget()
+}
+
+// forget drops sessions that have ended, as the real model does.
+func (m *toy) forget() {
 	for r, c := range m.cells {
-		if c.Ended {
+		if _, changed := m.undo[r]; c.Ended && !changed {
 			delete(m.cells, r)
 		}
 	}

@@ -93,5 +93,6 @@ func (s *state) Changed() []eventstore.Row {
 	return rows
 }
 
-func (s *state) Commit()   { s.pools.Commit() }
+func (s *state) Mark()     { s.pools.Mark() }
+func (s *state) Commit()   { s.pools.CommitMarked() }
 func (s *state) Rollback() { s.pools.Rollback() }

@@ -21,6 +21,8 @@ const (
 // What a renderer gets that does not say otherwise.
 const (
 	defaultIdle         = 5 * time.Minute
+	defaultMoves        = 2
+	defaultSettled      = 5 * time.Second
 	defaultMax          = 4
 	defaultJobTimeout   = 30 * time.Minute
 	defaultAttempts     = 3
@@ -95,6 +97,11 @@ func DefaultScaling() ScalingSettings {
 	return ScalingSettings{Max: defaultMax, Idle: Duration(defaultIdle)}
 }
 
+// DefaultSessions is what a renderer gets whose settings do not speak of sessions at all.
+func DefaultSessions() SessionSettings {
+	return SessionSettings{Moves: defaultMoves, Settled: Duration(defaultSettled)}
+}
+
 func checkTexts(r *Renderer) error {
 	for _, t := range []struct {
 		field, value string
@@ -161,6 +168,7 @@ func checkNumbers(r *Renderer) error {
 		{"models_per_resource", r.ModelsPerResource, 1, maxModels}, {"memory_mib", r.MemoryMiB, 0, maxMemoryMiB},
 		{"scaling.min", r.Scaling.Min, 0, maxResources}, {"scaling.max", r.Scaling.Max, 0, maxResources},
 		{"scaling.buffer", r.Scaling.Buffer, 0, maxResources * maxSlots},
+		{"sessions.reserve", r.Sessions.Reserve, 0, maxResources * maxSlots}, {"sessions.moves", r.Sessions.Moves, 0, 100},
 		{"job.max_attempts", r.Job.MaxAttempts, 1, 20}, {"probe.failures", r.Probe.Failures, 1, 1000},
 	} {
 		if n.value < n.low || n.value > n.high {
@@ -196,6 +204,7 @@ func checkTimes(r *Renderer) error {
 	}{
 		{"allocation_time", r.AllocationTime, 0, 365 * day},
 		{"scaling.idle", r.Scaling.Idle, 0, 30 * day}, {"job.timeout", r.Job.Timeout, second, 7 * day},
+		{"sessions.settled", r.Sessions.Settled, 0, day},
 		{"probe.start_timeout", r.Probe.StartTimeout, second, day}, {"probe.load_timeout", r.Probe.LoadTimeout, second, day},
 		{"probe.interval", r.Probe.Interval, second / 10, second * 3600}, {"probe.timeout", r.Probe.Timeout, second / 10, second * 60},
 	} {

@@ -123,7 +123,7 @@ func TestCheckedFillsInWhatWasLeftOut(t *testing.T) {
 	}
 	want := Renderer{
 		ID: "demo", CommandLine: "renderer --port ${port}", CPUs: 1, Launcher: LauncherLocal, Slots: 1, ModelsPerResource: 1, ModelLoading: LoadNone,
-		Scaling: ScalingSettings{Max: 4, Idle: Duration(5 * time.Minute), ScalingPolicy: ScalingPolicy{Policy: DefaultScalingPolicy}}, Placement: PlacementSettings{Policy: "expected"},
+		Scaling: ScalingSettings{Max: 4, Idle: Duration(5 * time.Minute), ScalingPolicy: ScalingPolicy{Policy: DefaultScalingPolicy}}, Placement: PlacementSettings{Policy: DefaultPlacement},
 		Job: JobSettings{MaxAttempts: 3, Timeout: Duration(30 * time.Minute)},
 		Probe: ProbeSettings{StartTimeout: Duration(2 * time.Minute), LoadTimeout: Duration(10 * time.Minute), Interval: Duration(2 * time.Second),
 			Timeout: Duration(2 * time.Second), Failures: 5},
@@ -205,11 +205,11 @@ func TestCheckedBounds(t *testing.T) {
 		{"environment_variables.A", func(r *Renderer, bad bool) {
 			r.Environment = map[string]string{"A": map[bool]string{true: "\x00", false: "\n"}[bad]}
 		}},
-		{"placement.parameters.x", func(r *Renderer, bad bool) {
-			r.Placement.Parameters = map[string]float64{"x": map[bool]float64{true: math.NaN(), false: 1}[bad]}
+		{"placement.parameters.payoff", func(r *Renderer, bad bool) {
+			r.Placement.Parameters = map[string]float64{"payoff": map[bool]float64{true: math.NaN(), false: 1}[bad]}
 		}},
-		{"placement.parameters.x", func(r *Renderer, bad bool) {
-			r.Placement.Parameters = map[string]float64{"x": map[bool]float64{true: math.Inf(1), false: 1}[bad]}
+		{"placement.parameters.payoff", func(r *Renderer, bad bool) {
+			r.Placement.Parameters = map[string]float64{"payoff": map[bool]float64{true: math.Inf(1), false: 1}[bad]}
 		}},
 		{"command_line", func(r *Renderer, bad bool) {
 			r.CommandLine, r.Launcher = "", map[bool]string{true: LauncherSlurm, false: LauncherStatic}[bad]

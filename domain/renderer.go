@@ -35,7 +35,15 @@ type Renderer struct {
 	Placement         PlacementSettings `json:"placement"`
 	Job               JobSettings       `json:"job"`
 	Probe             ProbeSettings     `json:"probe"`
+	Sessions          SessionSettings   `json:"sessions,omitzero"`
 	Quotas            *QuotaSettings    `json:"quotas,omitempty"` // per owner; nil: none
+}
+
+// SessionSettings say what sessions have before jobs, beyond going first.
+type SessionSettings struct {
+	Reserve int      `json:"reserve"` // free slots that jobs leave to sessions
+	Moves   int      `json:"moves"`   // how often one job may be moved to make room for a session; 0: never
+	Settled Duration `json:"settled"` // how long a job must have run before it is moved
 }
 
 // JobSettings are what a job gets that does not say otherwise.

@@ -40,13 +40,13 @@ queue AS (
   WHERE NOT ended AND state = 'queued'
     AND renderer = ANY (ARRAY(SELECT DISTINCT renderer FROM page WHERE state = 'queued'))
 ),
-uses AS (
+uses AS MATERIALIZED (
   SELECT renderer, owner, count(*) AS running FROM jobs
   WHERE NOT ended AND state IN ('assigned', 'running')
     AND renderer = ANY (ARRAY(SELECT DISTINCT renderer FROM page WHERE state = 'queued'))
   GROUP BY renderer, owner
 ),
-firsts AS (
+firsts AS MATERIALIZED (
   SELECT renderer, count(*) AS sessions FROM sessions
   WHERE NOT ended AND state IN ('queued', 'starting')
     AND renderer = ANY (ARRAY(SELECT DISTINCT renderer FROM page WHERE state = 'queued'))

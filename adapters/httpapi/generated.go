@@ -342,6 +342,9 @@ type Job struct {
 	// Model Opaque name of a data set, such as a URI or `circuit:100`; at most 1,024 bytes of UTF-8 without control characters.
 	Model ModelKey `json:"model"`
 
+	// Moves How often it made room for a session. What it had made is kept.
+	Moves int `json:"moves,omitempty,omitzero"`
+
 	// NotBefore The next attempt waits until then.
 	NotBefore time.Time `json:"not_before,omitempty,omitzero"`
 
@@ -781,9 +784,12 @@ type Renderer struct {
 	// Scaling Bounds of the number of resources.
 	Scaling                       ScalingSettings `json:"scaling"`
 	SchedulerRestParametersFormat string          `json:"scheduler_rest_parameters_format,omitempty,omitzero"`
-	Slots                         int             `json:"slots"`
-	WaitUntilRunning              bool            `json:"wait_until_running"`
-	WorkingDirectory              string          `json:"working_directory,omitempty,omitzero"`
+
+	// Sessions What sessions have before jobs, beyond going first.
+	Sessions         SessionSettings `json:"sessions,omitempty,omitzero"`
+	Slots            int             `json:"slots"`
+	WaitUntilRunning bool            `json:"wait_until_running"`
+	WorkingDirectory string          `json:"working_directory,omitempty,omitzero"`
 }
 
 // RendererList defines model for RendererList.
@@ -879,6 +885,9 @@ type RendererSettings struct {
 
 	// SchedulerRestParametersFormat The same for a scheduled one.
 	SchedulerRestParametersFormat string `json:"scheduler_rest_parameters_format,omitempty,omitzero"`
+
+	// Sessions What sessions have before jobs, beyond going first.
+	Sessions SessionSettings `json:"sessions,omitempty,omitzero"`
 
 	// Slots Sessions and jobs that one resource serves at once.
 	Slots *int `json:"slots,omitempty"`
@@ -1194,6 +1203,18 @@ type SessionRequest struct {
 
 // SessionRequestOnLost What happens when the resource goes away: the session ends (`lost`), or it goes back to its place in the queue.
 type SessionRequestOnLost string
+
+// SessionSettings What sessions have before jobs, beyond going first.
+type SessionSettings struct {
+	// Moves How often one set of frames may be moved to make room for a session that waits; 0: never.
+	Moves *int `json:"moves,omitempty"`
+
+	// Reserve Free slots that jobs leave to sessions; of all slots that there can be, one is left to jobs.
+	Reserve int `json:"reserve,omitempty,omitzero"`
+
+	// Settled How long a set of frames must have run before it is moved, at most `24h`. Default `5s`.
+	Settled Duration `json:"settled,omitempty,omitzero"`
+}
 
 // SessionState `opened` holds nothing and asks for nothing yet (sessions of API version 1 begin so); `queued` waits for a slot; `starting` waits for a resource that is starting; `loading` has its slot, the model is being
 // loaded; `ready`, frames can be had; then `released` by its client, `expired` with its lease, wait or time, `lost` with

@@ -20,7 +20,7 @@ func jobAnswer(v *projections.JobView) Job {
 	out := Job{
 		ID: ID(j.ID), Renderer: RendererName(j.Renderer), Model: ModelKey(j.Model), Kind: JobKind(j.Kind), Spec: j.Spec, Owner: Owner(j.Owner),
 		Priority: j.Priority, Deadline: timeOf(j.Deadline), CallbackURL: j.CallbackURL,
-		Warning: j.Warning, Late: j.Late,
+		Moves: j.Moves, Warning: j.Warning, Late: j.Late,
 		State: JobState(j.State), StateSince: j.StateSince.UTC(), Code: j.Code, Reason: j.Reason, Resource: ID(j.Resource), Warm: j.Warm,
 		Progress: min(seconds(v.Progress), 1), Attempts: j.Attempts, MaxAttempts: j.MaxAttempts, TimeoutSeconds: seconds(j.TimeoutSeconds),
 		SubmittedAt: j.SubmittedAt.UTC(), QueuedAt: timeOf(j.QueuedAt), NotBefore: timeOf(j.NotBefore), AssignedAt: timeOf(j.AssignedAt),

@@ -168,7 +168,7 @@ func TestRendererRoundTrip(t *testing.T) {
 	s := newSite(t)
 	r := s.ask("root", "PUT /renderers/Brayns", `{"command_line":"brayns --x","environment_variables":"A=1, B=x=2\nC=","modules":"m1 m2,m3","graceful_exit":false,
 		"scaling":{"max":0,"idle":"0","policy":"buffer","parameters":{"size":2,"up_per_minute":"3"},"shadow":{"policy":"demand"}},"probe":{"interval":"1.5s"},"placement":{"parameters":{"payoff":30.5}},
-		"quotas":{"sessions":0,"jobs_running":8,"owners":{"alice":{"sessions":2},"bob":{"jobs_queued":5}}}}`)
+		"sessions":{"reserve":1,"moves":0,"settled":"30s"},"quotas":{"sessions":0,"jobs_running":8,"owners":{"alice":{"sessions":2},"bob":{"jobs_queued":5}}}}`)
 	if r.StatusCode != 200 {
 		t.Fatalf("%d %s", r.StatusCode, r.body)
 	}
@@ -181,6 +181,9 @@ func TestRendererRoundTrip(t *testing.T) {
 		!reflect.DeepEqual(got.Scaling, bufferOf2) || got.Probe.Interval.Std() != 1500*time.Millisecond || got.Slots != 1 || got.CPUs != 1 {
 		t.Errorf("written: %+v", got)
 	}
+	if got.Sessions != (domain.SessionSettings{Reserve: 1, Settled: domain.Duration(30 * time.Second)}) {
+		t.Errorf("what is written of sessions is %+v", got.Sessions)
+	}
 	if q := got.Quotas; *q.Sessions != 0 || *q.JobsRunning != 8 || q.JobsQueued != nil || *q.Of("alice").Sessions != 2 || *q.Of("bob").JobsQueued != 5 {
 		t.Errorf("the quotas written are %+v", q)
 	}
@@ -191,7 +194,8 @@ func TestRendererRoundTrip(t *testing.T) {
 	if string(again.body) != string(r.body) || !reflect.DeepEqual(s.pools["brayns"].Settings, got) {
 		t.Errorf("written back:\n%s\n%s", r.body, again.body)
 	}
-	if r = s.ask("root", "PUT /renderers/plain", `{"command_line":"x"}`); r.StatusCode != 200 || !reflect.DeepEqual(s.pools["plain"].Settings.Scaling, byDefault) {
+	if r = s.ask("root", "PUT /renderers/plain", `{"command_line":"x"}`); r.StatusCode != 200 || !reflect.DeepEqual(s.pools["plain"].Settings.Scaling, byDefault) ||
+		s.pools["plain"].Settings.Sessions != domain.DefaultSessions() {
 		t.Errorf("defaults: %+v", s.pools["plain"].Settings)
 	}
 	for what, status := range map[string]int{"DELETE /renderers/brayns": 204, "DELETE /renderers/demo": 409, "DELETE /renderers/none": 404} {

@@ -123,6 +123,8 @@ func settingsOf(id domain.RendererID, in *RendererSettings) (domain.Renderer, er
 	r.Scaling.ScalingPolicy, r.Scaling.Shadow = policy, shadow
 	r.Job.MaxAttempts, r.Probe.Failures = or(in.Job.MaxAttempts, 0), or(in.Probe.Failures, 0)
 	r.Quotas = quotasOf(&in.Quotas)
+	r.Sessions = domain.DefaultSessions()
+	r.Sessions.Reserve, r.Sessions.Moves = in.Sessions.Reserve, or(in.Sessions.Moves, r.Sessions.Moves)
 	if r.Environment, err = environmentOf(in.EnvironmentVariables); err != nil {
 		return r, err
 	}
@@ -174,6 +176,7 @@ func durationsOf(in *RendererSettings, r *domain.Renderer) error {
 	}{
 		{"allocation_time", in.AllocationTime, &r.AllocationTime, true},
 		{"scaling.idle", in.Scaling.Idle, &r.Scaling.Idle, true}, {"job.timeout", in.Job.Timeout, &r.Job.Timeout, false},
+		{"sessions.settled", in.Sessions.Settled, &r.Sessions.Settled, true},
 		{"probe.start_timeout", in.Probe.StartTimeout, &r.Probe.StartTimeout, false},
 		{"probe.load_timeout", in.Probe.LoadTimeout, &r.Probe.LoadTimeout, false},
 		{"probe.interval", in.Probe.Interval, &r.Probe.Interval, false}, {"probe.timeout", in.Probe.Timeout, &r.Probe.Timeout, false},

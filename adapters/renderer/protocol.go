@@ -22,6 +22,7 @@ const (
 	CapabilityStream = "stream"
 	CapabilityCamera = "camera"
 	CapabilityVideo  = "video"
+	CapabilityRanges = domain.CapabilityRanges
 )
 
 // Registry is what a renderer says of itself when it is ready.
@@ -166,6 +167,7 @@ const (
 	JobSucceeded = "succeeded"
 	JobFailed    = "failed"
 	JobCancelled = "cancelled"
+	JobStopped   = "stopped"
 )
 
 // JobRequest is the work that a renderer is given.
@@ -183,15 +185,16 @@ type JobStatus struct {
 	Code        string       `json:"code"`     // why it failed
 	Reason      string       `json:"reason"`   // the same for people
 	ContentType string       `json:"content_type"`
-	Bytes       int64        `json:"bytes"` // of the result
+	Bytes       int64        `json:"bytes"`  // of the result
+	Frames      int          `json:"frames"` // made so far
 }
 
 func (j *JobStatus) check(id domain.JobID) error {
-	if !slices.Contains([]string{JobRunning, JobSucceeded, JobFailed, JobCancelled}, j.State) || j.ID != "" && j.ID != id {
+	if !slices.Contains([]string{JobRunning, JobSucceeded, JobFailed, JobCancelled, JobStopped}, j.State) || j.ID != "" && j.ID != id {
 		return &Error{Status: http.StatusOK, Code: CodeBadAnswer, Reason: fmt.Sprintf("the state %q of job %q is not an answer about job %q", clip(j.State), clip(string(j.ID)), id)}
 	}
 	j.ID = id
-	j.Progress = min(1, max(0, j.Progress))
+	j.Progress, j.Frames = min(1, max(0, j.Progress)), max(0, j.Frames)
 	j.Code, j.Reason, j.ContentType = clip(j.Code), clip(j.Reason), clip(j.ContentType)
 	return nil
 }
@@ -222,6 +225,12 @@ func (c *Client) job(ctx context.Context, action string, id domain.JobID, what c
 		return JobStatus{}, fmt.Errorf("%s job %s: %w", action, id, err)
 	}
 	return j, nil
+}
+
+// StopJob lets a set of frames end before its next frame. What it made until
+// then is its result, and its state is JobStopped; one that has ended stays as it is. Repeating is safe.
+func (c *Client) StopJob(ctx context.Context, id domain.JobID) (JobStatus, error) {
+	return c.job(ctx, "stop", id, call{method: http.MethodPost, path: jobPath(id) + "/stop"})
 }
 
 // CancelJob stops a job if it runs, and makes the renderer forget it and its

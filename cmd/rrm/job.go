@@ -147,6 +147,7 @@ func (c *call) jobDetails(j client.Job) {
 		{"Owner", j.Owner},
 		{"Resource", j.Resource},
 		{"Attempts", attempts(j)},
+		{"Moved", yes(j.Moves > 0, count(j.Moves, "time", "times")+" to make room for a session", "")},
 		{"Priority", yes(j.Priority != 0, itoa(j.Priority), "")},
 		{"Deadline", deadline},
 		{"Warning", j.Warning},

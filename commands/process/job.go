@@ -19,6 +19,8 @@ type Results interface {
 	// Store keeps a result of at most limit bytes and says how many it has.
 	// Repeating is safe; more than limit is a refusal.
 	Store(ctx context.Context, job domain.JobID, contentType string, r io.Reader, limit int64) (int64, error)
+	// Open gives a result that is complete, else not_found. It is to be closed.
+	Open(ctx context.Context, job domain.JobID) (contentType string, r io.ReadCloser, err error)
 }
 
 // Jobs runs assigned jobs on their renderers: submits, follows the progress,
@@ -34,6 +36,7 @@ type Jobs struct {
 	MaxBytes int64 // of one result
 
 	*group
+	asked *asked // who makes room
 }
 
 const (
@@ -43,7 +46,7 @@ const (
 
 // NewJobs makes the manager.
 func NewJobs(r Reporter, v Views, o Outside, p Progress, res Results, maxBytes int64, log *slog.Logger) *Jobs {
-	return &Jobs{Reporter: r, Views: v, Outside: o, Progress: p, Results: res, Log: log, MaxBytes: maxBytes, group: newGroup()}
+	return &Jobs{Reporter: r, Views: v, Outside: o, Progress: p, Results: res, Log: log, MaxBytes: maxBytes, group: newGroup(), asked: newAsked()}
 }
 
 // RunOnce begins every job that has its slot and its model, and stops those that have been taken away.
@@ -66,6 +69,9 @@ func (m *Jobs) RunOnce(ctx context.Context) error {
 		j := &jobs[i]
 		key := string(attemptID(j))
 		wanted[key] = true
+		if j.Yielding != nil {
+			m.asked.ask(key)
+		}
 		r := by[j.Resource]
 		if r == nil || r.Address == "" {
 			continue
@@ -77,11 +83,16 @@ func (m *Jobs) RunOnce(ctx context.Context) error {
 		m.do(ctx, key, limit+time.Minute, func(ctx context.Context) { m.run(ctx, j, r, limit) })
 	}
 	m.keep(func(key string) bool { return wanted[key] })
+	m.asked.keep(wanted)
 	return nil
 }
 
-// attemptID names one attempt on the renderer, so that a second attempt does not find the first one's failure.
+// attemptID names one attempt on the renderer, so that a second attempt does not find the first one's failure,
+// and one after a move not the frames before it.
 func attemptID(j *pool.Job) domain.JobID {
+	if j.Moves > 0 {
+		return domain.JobID(fmt.Sprintf("%s.%d.%d", j.ID, j.Attempts, j.Moves))
+	}
 	return domain.JobID(fmt.Sprintf("%s.%d", j.ID, j.Attempts))
 }
 
@@ -92,11 +103,17 @@ func (m *Jobs) run(ctx context.Context, j *pool.Job, r *pool.Resource, limit tim
 	if j.StartedAt != nil {
 		began = *j.StartedAt
 	}
-	st, err := c.SubmitJob(ctx, id, j.Kind, j.Model, j.Spec)
+	spec, err := specOf(j)
+	if err != nil {
+		m.failed(ctx, j, r, pool.ClassPermanent, "invalid", err.Error())
+		return
+	}
+	st, err := c.SubmitJob(ctx, id, j.Kind, j.Model, spec)
 	if err == nil && j.State == pool.JobStateAssigned {
 		report(ctx, m.Reporter, m.Log, "jobs", pool.ReportJobStarted{Job: j.ID, Resource: r.ID})
 	}
 	lastHeard, pause := time.Now(), pollJob
+	room := m.asked.of(string(id))
 	for {
 		done := false
 		if err != nil {
@@ -117,7 +134,11 @@ func (m *Jobs) run(ctx context.Context, j *pool.Job, r *pool.Resource, limit tim
 			m.failed(ctx, j, r, pool.ClassTimeout, "timeout", fmt.Sprintf("the attempt took longer than %s", limit))
 			return
 		}
-		sleep(ctx, pause)
+		if wait(ctx, pause, room) {
+			room, pause = nil, pollJob
+			st, err = m.stop(ctx, c, id)
+			continue
+		}
 		pause = min(pollJobSlowest, pause+pause/4)
 		st, err = c.JobStatus(ctx, id)
 	}
@@ -128,6 +149,8 @@ func (m *Jobs) settled(ctx context.Context, c Renderer, j *pool.Job, r *pool.Res
 	switch st.State {
 	case "succeeded":
 		return m.fetch(ctx, c, j, r)
+	case "stopped":
+		return m.moved(ctx, c, j, r, st)
 	case "failed":
 		m.failed(ctx, j, r, classOf(st.Code), st.Code, st.Reason)
 		return true
@@ -137,7 +160,7 @@ func (m *Jobs) settled(ctx context.Context, c Renderer, j *pool.Job, r *pool.Res
 		}
 		return true
 	}
-	if err := m.Progress.SetProgress(ctx, "job", string(j.ID), st.Progress); err != nil && ctx.Err() == nil {
+	if err := m.Progress.SetProgress(ctx, "job", string(j.ID), madeOf(j, st)); err != nil && ctx.Err() == nil {
 		m.Log.Debug("progress was not kept", "job", j.ID, "error", err)
 	}
 	return false
@@ -148,7 +171,7 @@ func (m *Jobs) fetch(ctx context.Context, c Renderer, j *pool.Job, r *pool.Resou
 	body, contentType, err := c.JobResult(ctx, attemptID(j))
 	if err == nil {
 		var n int64
-		n, err = m.Results.Store(ctx, j.ID, contentType, body, m.MaxBytes)
+		n, err = m.store(ctx, j, contentType, body)
 		_ = body.Close()
 		if err == nil {
 			report(ctx, m.Reporter, m.Log, "jobs", pool.ReportJobSucceeded{Job: j.ID, Resource: r.ID, Result: pool.Result{ContentType: contentType, Bytes: n}})
@@ -163,6 +186,35 @@ func (m *Jobs) fetch(ctx context.Context, c Renderer, j *pool.Job, r *pool.Resou
 		m.Log.Warn("a result could not be fetched; it will be tried again", "job", j.ID, "error", err)
 	}
 	return false
+}
+
+// stop asks for the end of a job after its frame. Where the renderer cannot, the job goes on to its end.
+func (m *Jobs) stop(ctx context.Context, c Renderer, id domain.JobID) (domain.JobStatus, error) {
+	st, err := c.StopJob(ctx, id)
+	if err == nil {
+		return st, nil
+	}
+	if code, _, _, answered := m.Outside.Failure(err); answered && code == "not_stoppable" {
+		return c.JobStatus(ctx, id)
+	}
+	return st, err
+}
+
+// store keeps what the last attempt of a job brought, together with what was made before it was moved.
+func (m *Jobs) store(ctx context.Context, j *pool.Job, contentType string, body io.Reader) (int64, error) {
+	if len(j.Pieces) == 0 {
+		return m.Results.Store(ctx, j.ID, contentType, body, m.MaxBytes)
+	}
+	if !isZip(contentType) {
+		return 0, errNotArchives
+	}
+	pieces := make([]domain.JobID, len(j.Pieces))
+	for i, p := range j.Pieces {
+		pieces[i] = p.Result
+	}
+	all := m.together(ctx, pieces, body)
+	defer func() { _ = all.Close() }()
+	return m.Results.Store(ctx, j.ID, contentType, all, m.MaxBytes)
 }
 
 // wentWrong judges an error of a call, and says whether the attempt is over.
@@ -206,7 +258,7 @@ func (m *Jobs) abandoned(ctx context.Context, c Renderer, j *pool.Job) {
 	look, cancel := context.WithTimeout(context.WithoutCancel(ctx), reachable)
 	defer cancel()
 	jobs, err := m.Views.HeldJobs(look)
-	if err != nil || slices.ContainsFunc(jobs, func(h pool.Job) bool { return h.ID == j.ID && h.Attempts == j.Attempts }) {
+	if err != nil || slices.ContainsFunc(jobs, func(h pool.Job) bool { return attemptID(&h) == attemptID(j) }) {
 		return
 	}
 	m.discard(look, c, attemptID(j))

@@ -60,6 +60,9 @@ type Renderer interface {
 	// SubmitJob gives the job; the same id again gives the state of the first.
 	SubmitJob(ctx context.Context, id domain.JobID, kind string, m domain.ModelKey, spec json.RawMessage) (domain.JobStatus, error)
 	JobStatus(ctx context.Context, id domain.JobID) (domain.JobStatus, error)
+	// StopJob lets a set of frames end before its next frame; then its state is
+	// stopped, and its result the frames until then. One that has ended stays as it is.
+	StopJob(ctx context.Context, id domain.JobID) (domain.JobStatus, error)
 	// JobResult streams; the body must be closed.
 	JobResult(ctx context.Context, id domain.JobID) (body io.ReadCloser, contentType string, err error)
 	CancelJob(ctx context.Context, id domain.JobID) error

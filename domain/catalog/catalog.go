@@ -73,6 +73,8 @@ var entries = map[string]entry{
 	"job.started":          of[pool.JobStarted](),
 	"job.succeeded":        of[pool.JobSucceeded](),
 	"job.retried":          of[pool.JobRetried](),
+	"job.yielding":         of[pool.JobYielding](),
+	"job.moved":            of[pool.JobMoved](),
 	"job.failed":           of[pool.JobFailed](),
 	"job.cancelled":        of[pool.JobCancelled](),
 	"pool.scaled":          of[pool.PoolScaled](),

@@ -108,6 +108,13 @@ type (
 		Resource domain.ResourceID
 		Result   Result
 	}
+	// ReportJobMoved says that a job which was asked to make room has ended its frame, and how many
+	// frames of this attempt are kept, as the result PieceID(Job, first).
+	ReportJobMoved struct {
+		Job      domain.JobID
+		Resource domain.ResourceID
+		Frames   int
+	}
 	// ReportJobFailed says how an attempt failed.
 	ReportJobFailed struct {
 		Job      domain.JobID
@@ -202,6 +209,7 @@ func (CancelJob) isCommand()          {}
 func (ReportJobStarted) isCommand()   {}
 func (ReportJobSucceeded) isCommand() {}
 func (ReportJobFailed) isCommand()    {}
+func (ReportJobMoved) isCommand()     {}
 func (ReportAddress) isCommand()      {}
 func (DrainResource) isCommand()      {}
 func (StopResource) isCommand()       {}

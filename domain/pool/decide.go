@@ -77,6 +77,8 @@ func (d *decider) command(c Command) error {
 		return d.jobSucceeded(c)
 	case ReportJobFailed:
 		return d.jobFailed(c)
+	case ReportJobMoved:
+		return d.moved(c)
 	case Tick:
 		return d.tick()
 	}

@@ -300,6 +300,20 @@ type (
 		Reason    string            `json:"reason"`
 		NotBefore time.Time         `json:"not_before"`
 	}
+	JobYielding struct {
+		Job      domain.JobID      `json:"job"`
+		Resource domain.ResourceID `json:"resource"`
+		For      domain.SessionID  `json:"session"` // that waits
+		Decision Decision          `json:"decision"`
+	}
+	JobMoved struct {
+		Job      domain.JobID      `json:"job"`
+		Resource domain.ResourceID `json:"resource"` // the one it had
+		First    int               `json:"first"`    // frame of this attempt
+		Frames   int               `json:"frames"`   // made in it and kept
+		Seconds  float64           `json:"seconds"`  // from being asked to having left
+		Reason   string            `json:"reason"`
+	}
 	JobFailed struct {
 		Job      domain.JobID      `json:"job"`
 		Resource domain.ResourceID `json:"resource,omitempty"`
@@ -367,6 +381,8 @@ func (JobAssigned) Type() string         { return "job.assigned" }
 func (JobStarted) Type() string          { return "job.started" }
 func (JobSucceeded) Type() string        { return "job.succeeded" }
 func (JobRetried) Type() string          { return "job.retried" }
+func (JobYielding) Type() string         { return "job.yielding" }
+func (JobMoved) Type() string            { return "job.moved" }
 func (JobFailed) Type() string           { return "job.failed" }
 func (JobCancelled) Type() string        { return "job.cancelled" }
 func (PoolScaled) Type() string          { return "pool.scaled" }

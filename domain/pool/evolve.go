@@ -23,7 +23,7 @@ func (s *State) Evolve(r Recorded) {
 	case SessionOpened, SessionRequested, SessionQueued, SessionStarting, SessionAllocated, SessionReady, SessionWarned, SessionRejected,
 		SessionReleased, SessionExpired, SessionLost, SessionMoved, SessionFailed:
 		s.evolveSession(r)
-	case JobSubmitted, JobRejected, JobUnblocked, JobQueued, JobLate, JobAssigned, JobStarted, JobSucceeded, JobRetried, JobFailed, JobCancelled:
+	case JobSubmitted, JobRejected, JobUnblocked, JobQueued, JobLate, JobAssigned, JobStarted, JobSucceeded, JobRetried, JobYielding, JobMoved, JobFailed, JobCancelled:
 		s.evolveJob(r)
 	default:
 		s.evolveResource(r)

@@ -30,6 +30,10 @@ func (s *State) evolveJob(r Recorded) {
 				x.Warning = e.Warning
 			}
 		})
+	case JobYielding:
+		s.changeJob(e.Job, func(x *Job) { x.Yielding = &r.At })
+	case JobMoved:
+		s.evolveMoved(r, e)
 	case JobLate:
 		s.changeJob(e.Job, func(x *Job) { x.Late, x.Warning = true, e.Reason })
 	case JobAssigned:
@@ -75,6 +79,7 @@ func (s *State) evolveJobEnd(r Recorded) {
 			x.enter(JobStateQueued, r.At)
 			x.Code, x.Reason, x.QueuedAt = e.Code, e.Reason, &r.At
 			x.Resource, x.AssignedAt, x.StartedAt, x.NotBefore = "", nil, nil, &e.NotBefore
+			x.Yielding = nil
 			x.Expected = nil // it waits anew, and was told nothing
 			if e.Class == ClassInterrupted {
 				x.Attempts = max(0, x.Attempts-1)

@@ -78,9 +78,14 @@ type Job struct {
 	StartedAt      *time.Time        `json:"started_at,omitempty"`
 	EndedAt        *time.Time        `json:"ended_at,omitempty"`
 	Result         *Result           `json:"result,omitempty"`
-	Late           bool              `json:"late,omitempty"`     // it can no longer make its deadline, or did not
-	Warning        string            `json:"warning,omitempty"`  // that it is expected to miss its deadline, or did
-	Expected       *Expectation      `json:"expected,omitempty"` // what was first said of its wait
+	FirstFrame     int               `json:"first_frame,omitempty"` // of those that are left to make; 0: the spec's
+	LastFrame      int               `json:"last_frame,omitempty"`  // 0: the spec's
+	Pieces         []Piece           `json:"pieces,omitempty"`      // frames made before it was moved
+	Moves          int               `json:"moves,omitempty"`       // how often it made room for a session
+	Yielding       *time.Time        `json:"yielding,omitempty"`    // since when it is asked to make room
+	Late           bool              `json:"late,omitempty"`        // it can no longer make its deadline, or did not
+	Warning        string            `json:"warning,omitempty"`     // that it is expected to miss its deadline, or did
+	Expected       *Expectation      `json:"expected,omitempty"`    // what was first said of its wait
 	Decision       int64             `json:"decision,omitempty"`
 	Ended          bool              `json:"ended"`
 }
@@ -92,5 +97,5 @@ func (j *Job) enter(st JobState, at time.Time) { j.State, j.StateSince = st, at 
 
 func (j *Job) end(st JobState, at time.Time, code, reason string) {
 	j.enter(st, at)
-	j.Code, j.Reason, j.Ended, j.EndedAt = code, reason, true, &at
+	j.Code, j.Reason, j.Ended, j.EndedAt, j.Yielding = code, reason, true, &at, nil
 }

@@ -36,12 +36,12 @@ func (r *Resource) option() *placement.Option {
 const rankSession = MaxPriority + 1
 
 // request is a waiting session as placement sees it; nil: it does not wait.
-func (e *Session) request() *placement.Request {
-	if e == nil || !e.Waiting() {
+func (s *Session) request() *placement.Request {
+	if s == nil || !s.Waiting() {
 		return nil
 	}
-	return &placement.Request{Kind: UserSession, ID: string(e.ID), Seq: e.Seq, Number: e.Number, Model: e.Model, Key: e.Overrides.Key(),
-		Owner: e.Owner, Home: e.Home, Since: e.RequestedAt, Seconds: e.Seconds}
+	return &placement.Request{Kind: UserSession, ID: string(s.ID), Seq: s.Seq, Number: s.Number, Model: s.Model, Key: s.Overrides.Key(),
+		Owner: s.Owner, Home: s.Home, Since: s.RequestedAt, Seconds: s.Seconds}
 }
 
 // request is a queued job as placement sees it; nil: it is not queued.

@@ -146,6 +146,10 @@ func (w *world) jobFields(r pool.Recorded) string {
 		return string(e.Job)
 	case pool.JobRetried:
 		return fmt.Sprintf("%s %s in %s", e.Job, e.Class, (e.NotBefore.Sub(r.At) + time.Second - 1).Truncate(time.Second))
+	case pool.JobYielding:
+		return fmt.Sprintf("%s for %s", e.Job, e.For)
+	case pool.JobMoved:
+		return fmt.Sprintf("%s after %d frames", e.Job, e.Frames)
 	case pool.JobFailed:
 		return fmt.Sprintf("%s %s", e.Job, e.Code)
 	case pool.JobCancelled:

@@ -54,6 +54,8 @@ func (m *machine) settings(id domain.RendererID) domain.Renderer {
 	r.Job.MaxAttempts = m.number("attempts", 1, 3)
 	r.Quotas = pick(m, "quotas", []*domain.QuotaSettings{nil, nil, {Quota: domain.Quota{Sessions: of(2), JobsRunning: of(1), JobsQueued: of(3)}},
 		{Quota: domain.Quota{JobsRunning: of(2)}, Owners: map[domain.Owner]domain.Quota{"ann": {Sessions: of(1), JobsRunning: of(1)}}}})
+	r.Sessions.Reserve = pick(m, "reserve", []int{0, 0, 1})
+	r.Sessions.Moves, r.Sessions.Settled = m.number("moves", 0, 2), domain.Duration(pick(m, "settled", []time.Duration{0, 5 * time.Second}))
 	switch id {
 	case "demo":
 		r.ModelLoading = domain.LoadHTTP
@@ -178,7 +180,7 @@ func (m *machine) book() {
 
 func (m *machine) submit() {
 	c := pool.SubmitJob{Renderer: pick(m, "renderer", renderers), Model: pick(m, "model", keys), Owner: pick(m, "owner", owners),
-		Kind: pool.JobImage, Priority: pick(m, "priority", []int{0, 0, 0, 5, -1}), Spec: []byte(`{"width":64}`)}
+		Kind: pick(m, "kind", []string{pool.JobImage, pool.JobFrames}), Priority: pick(m, "priority", []int{0, 0, 0, 5, -1}), Spec: []byte(`{"width":64}`)}
 	for i := m.number("after", 0, 3) - 1; i > 0 && m.jobs > 0; i-- {
 		c.After = append(c.After, domain.JobID(fmt.Sprintf("j%d", m.number("job", 1, m.jobs))))
 	}
@@ -200,12 +202,13 @@ func (m *machine) report() {
 	}
 	m.try(pick(m, "report", []pool.Command{
 		pool.ReportStarting{Launched: domain.Launched{Resource: r, Handle: domain.Handle(`{"pid":7}`), Node: "node7"}},
-		pool.ReportReady{Resource: r, Address: "127.0.0.1:9000", Capabilities: []string{"models"}},
+		pool.ReportReady{Resource: r, Address: "127.0.0.1:9000", Capabilities: []string{domain.CapabilityRanges}},
 		pool.ReportStopped{Resource: r},
 		pool.ReportModelLoaded{Resource: r, Model: k, Seconds: float64(m.number("seconds", 0, 30)), MemoryMiB: m.number("mib", 0, 1200)},
 		pool.ReportModelFailed{Resource: r, Model: k, Code: pick(m, "code", []string{"model_not_found", "unreachable"}), Reason: "no \x00 such\xff model"},
 		pool.ReportJobStarted{Job: j, Resource: r},
 		pool.ReportJobSucceeded{Job: j, Resource: r, Result: pool.Result{ContentType: "image/png", Bytes: 17}},
+		pool.ReportJobMoved{Job: j, Resource: r, Frames: 2},
 		pool.ReportJobFailed{Job: j, Resource: r, Class: class, Code: "broken", Reason: "it broke"},
 	}))
 }
@@ -220,7 +223,7 @@ func (m *machine) progress(goesOn func() bool) {
 		case pool.ResourceStateRequested:
 			m.try(pool.ReportStarting{Launched: domain.Launched{Resource: r.ID, Address: "127.0.0.1:9000"}})
 		case pool.ResourceStateStarting:
-			m.try(pool.ReportReady{Resource: r.ID, Address: "127.0.0.1:9000"})
+			m.try(pool.ReportReady{Resource: r.ID, Address: "127.0.0.1:9000", Capabilities: []string{domain.CapabilityRanges}})
 		case pool.ResourceStateStopping:
 			m.try(pool.ReportStopped{Resource: r.ID})
 		}
@@ -237,9 +240,12 @@ func (m *machine) progress(goesOn func() bool) {
 		if h := m.state.Resource(j.Resource).Holds(j.Model); h == nil || h.State != placement.Loaded {
 			continue
 		}
-		if j.State == pool.JobStateAssigned {
+		switch {
+		case j.Yielding != nil:
+			m.try(pool.ReportJobMoved{Job: j.ID, Resource: j.Resource, Frames: m.number("frames", 0, 3)})
+		case j.State == pool.JobStateAssigned:
 			m.try(pool.ReportJobStarted{Job: j.ID, Resource: j.Resource})
-		} else {
+		default:
 			m.try(pool.ReportJobSucceeded{Job: j.ID, Resource: j.Resource, Result: pool.Result{ContentType: "image/png", Bytes: 17}})
 		}
 	}

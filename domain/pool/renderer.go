@@ -25,6 +25,8 @@ type Pool struct {
 	JobSeconds   float64         `json:"job_seconds"`
 	Turns        int             `json:"turns,omitempty"`               // jobs that succeeded
 	TurnSeconds  float64         `json:"turn_seconds,omitempty"`        // learned time that a job keeps its slot, loading included
+	Rooms        int             `json:"rooms,omitempty"`               // jobs that made room for a session
+	RoomSeconds  float64         `json:"room_seconds,omitempty"`        // learned time from being asked to having left
 	Expectations Calibration     `json:"expectations,omitzero"`         // how right they were
 	Arrivals     int64           `json:"arrivals,omitempty"`            // sessions and jobs that ever asked
 	FirstFrame   float64         `json:"first_frame_seconds,omitempty"` // mean time to first frame of late, in seconds

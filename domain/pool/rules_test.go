@@ -26,6 +26,7 @@ var stateRules = []func(*world) error{
 	whatHasEndedHoldsNothing,
 	theOrdersAreWhatSortingGives,
 	theUseOfEveryOwnerIsCounted,
+	noFrameIsMadeTwice,
 }
 
 var eventRules = []func(*world, pool.Recorded) error{
@@ -39,6 +40,8 @@ var eventRules = []func(*world, pool.Recorded) error{
 	nothingHappensToWhatHasEnded,
 	aDecisionHasAReasonAndIsSmall,
 	noOwnerGetsMoreThanItsQuota,
+	noJobTakesTheReserve,
+	aJobIsMovedWithinBoundsOnly,
 }
 
 func (w *world) checkState(c pool.Command) {

@@ -131,6 +131,9 @@ func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
 			in.IdleOnes = append(in.IdleOnes, one)
 		}
 	}
+	if len(ahead) > 0 { // the reserve is free for sessions only, so that it is nothing to jobs that wait
+		in.FreeSlots = max(0, in.FreeSlots-p.reserve())
+	}
 	if bound {
 		in.Waiting, in.Unmet, in.Buffer, in.Min = 0, 0, 0, 0 // grant saw to these; a resource without a model would serve nobody
 	}

@@ -21,6 +21,7 @@ func (d *decider) settle(id domain.RendererID) {
 	}
 	d.endTooLarge(id)
 	d.place(d.s.of(id))
+	d.makeRoomForSessions(id)
 	d.finishDraining(id)
 	d.scale(id)
 	d.promise(id)
@@ -68,7 +69,7 @@ func (d *decider) place(p *poolState) {
 	p.wake = time.Time{}
 	for i := 0; i < len(p.queues) && len(p.fleet.Free) > 0; {
 		q := p.queues[i]
-		d.placeQueue(p, q)
+		d.placeQueue(p, q, p.forRank(q.Rank))
 		if i < len(p.queues) && p.queues[i] == q { // else it is empty, and gone
 			i++
 		}
@@ -79,13 +80,14 @@ func (d *decider) place(p *poolState) {
 func (d *decider) placeSessions(id domain.RendererID) {
 	p := d.s.of(id)
 	if i, found := p.queueOf(rankSession); found {
-		d.placeQueue(p, p.queues[i])
+		d.placeQueue(p, p.queues[i], p.forRank(rankSession))
 	}
 }
 
-func (d *decider) placeQueue(p *poolState, q *placement.Queue) {
+// placeQueue gives at most so many slots to those in a queue.
+func (d *decider) placeQueue(p *poolState, q *placement.Queue, most int) {
 	v := d.view(p, q)
-	for len(p.fleet.Free) > 0 && len(q.Requests) > 0 {
+	for ; most > 0 && len(p.fleet.Free) > 0 && len(q.Requests) > 0; most-- {
 		a, ok := p.policy.Next(v)
 		if !ok {
 			break

@@ -30,6 +30,8 @@ type State struct {
 	order      []Key // of changed, in order of first change
 	ended      []Key // resources, sessions and jobs that ended, oldest first, to be forgotten
 	kept       int   // length of ended at the last Commit, for Rollback
+	marked     int   // length of undo at the last Mark
+	keptMarked int   // length of ended at the last Mark
 }
 
 // Key names one entity of the state, as the live views do.
@@ -100,12 +102,26 @@ func (s *State) Put(entity any) { s.place(entity) }
 // Commit forgets how to take back what was done since the last Commit, and
 // the oldest of the ended sessions and jobs.
 func (s *State) Commit() {
-	s.undo, s.order, s.seen = s.undo[:0], s.order[:0], 0
+	s.Mark()
+	s.CommitMarked()
+}
+
+// Mark ends what Changed visits: what changes after it belongs to another append.
+func (s *State) Mark() {
+	s.marked, s.keptMarked = len(s.undo), len(s.ended)
+	s.order = s.order[:0]
 	clear(s.changed)
 	clear(s.fresh)
+}
+
+// CommitMarked is Commit for what was done before the last Mark; Rollback still takes back what was done after it.
+func (s *State) CommitMarked() {
+	rest := copy(s.undo, s.undo[s.marked:])
+	clear(s.undo[rest:])
+	s.undo, s.seen, s.kept, s.marked = s.undo[:rest], max(0, s.seen-s.marked), s.keptMarked, 0
 	for len(s.ended) > keepEnded {
 		k := s.ended[0]
-		s.ended = s.ended[1:]
+		s.ended, s.kept = s.ended[1:], max(0, s.kept-1)
 		switch k.View {
 		case ViewSessions:
 			delete(s.sessions, domain.SessionID(k.ID))
@@ -131,7 +147,7 @@ func (s *State) Rollback() {
 		s.place(u.prior)
 	}
 	s.ended = s.ended[:s.kept]
-	s.undo, s.order, s.seen = s.undo[:0], s.order[:0], 0
+	s.undo, s.order, s.seen, s.marked = s.undo[:0], s.order[:0], 0, 0
 	clear(s.changed)
 	clear(s.fresh)
 }

@@ -137,6 +137,10 @@ func (c *subjects) user(e Event) {
 		c.job(e.Job).resource(e.Resource)
 	case JobRetried:
 		c.job(e.Job).resource(e.Resource)
+	case JobYielding:
+		c.job(e.Job).resource(e.Resource).session(e.For)
+	case JobMoved:
+		c.job(e.Job).resource(e.Resource)
 	case JobFailed:
 		c.job(e.Job).resource(e.Resource)
 	case JobCancelled:

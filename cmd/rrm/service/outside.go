@@ -59,6 +59,11 @@ func (s speaker) JobStatus(ctx context.Context, id domain.JobID) (domain.JobStat
 	return domain.JobStatus(st), err
 }
 
+func (s speaker) StopJob(ctx context.Context, id domain.JobID) (domain.JobStatus, error) {
+	st, err := s.c.StopJob(ctx, id)
+	return domain.JobStatus(st), err
+}
+
 func (s speaker) JobResult(ctx context.Context, id domain.JobID) (io.ReadCloser, string, error) {
 	r, err := s.c.JobResult(ctx, id)
 	return r.Body, r.ContentType, err
@@ -77,6 +82,14 @@ func failure(err error) (code, reason string, status int, answered bool) {
 
 func domainConfigure(set domain.Renderer) pool.ConfigureRenderer {
 	return pool.ConfigureRenderer{Renderer: set, Create: true}
+}
+
+// results let the process managers open what they stored.
+type results struct{ *projections.Results }
+
+func (r results) Open(ctx context.Context, job domain.JobID) (string, io.ReadCloser, error) {
+	info, body, err := r.Results.Open(ctx, job)
+	return info.ContentType, body, err
 }
 
 // notices gives the process manager the callbacks that wait.

@@ -195,7 +195,7 @@ func (s *Service) manage(ctx context.Context, outside process.Outside) {
 	launch := process.NewLaunch(s.Handler, s.Work, outside, s.Work, log)
 	launch.WarnBefore, launch.MoveBefore = cmp.Or(s.cfg.WarnBefore, launch.WarnBefore), cmp.Or(s.cfg.MoveBefore, launch.MoveBefore)
 	load := process.NewLoad(s.Handler, s.Work, outside, s.Work, log)
-	jobs := process.NewJobs(s.Handler, s.Work, outside, s.Work, s.Results, s.cfg.MaxResultBytes, log)
+	jobs := process.NewJobs(s.Handler, s.Work, outside, s.Work, results{s.Results}, s.cfg.MaxResultBytes, log)
 	expire := &process.Expire{Reporter: s.Handler, Leases: s.Leases, Log: log}
 	clock := &process.Clock{Reporter: s.Handler}
 	keep := &process.Keep{Store: keeper{s}, Log: log}

@@ -31,6 +31,7 @@ const (
 	Succeeded = "succeeded"
 	Failed    = "failed"
 	Cancelled = "cancelled"
+	Stopped   = "stopped" // between two frames, as it was asked to; its result are the frames before
 )
 
 // Codes of failures.
@@ -69,11 +70,15 @@ type Status struct {
 	Reason      string  `json:"reason,omitempty"`
 	ContentType string  `json:"content_type,omitempty"`
 	Bytes       int64   `json:"bytes,omitempty"`
+	Frames      int     `json:"frames,omitempty"` // made, of a set of frames or a video
 }
 
 type job struct {
 	status   Status
+	kind     string
 	progress atomic.Uint64 // bits of a float64 in 0..1
+	frames   atomic.Int64  // made
+	halt     chan struct{} // closed: it is to stop before the next frame
 	order    uint64
 	path     string
 	cancel   context.CancelFunc
@@ -141,6 +146,7 @@ func (m *Manager) Submit(id string, r Request) (Status, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	m.order++
 	j := &job{
+		kind: r.Kind, halt: make(chan struct{}),
 		status: Status{ID: id, State: Running}, order: m.order, cancel: cancel, done: make(chan struct{}),
 		path: filepath.Join(m.dir.path, strconv.FormatUint(m.order, 10)),
 	}
@@ -192,6 +198,7 @@ func (m *Manager) run(ctx context.Context, j *job, r Request) {
 		contentType, err = m.make(ctx, j, r)
 		<-m.slots
 	case <-ctx.Done(): // cancelled while it waited
+	case <-j.halt: // stopped while it waited
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -209,6 +216,10 @@ func (m *Manager) run(ctx context.Context, j *job, r Request) {
 		slog.Warn("job failed", "job", j.status.ID, "code", j.status.Code, "reason", j.status.Reason)
 	default:
 		j.status.State, j.status.Progress, j.status.ContentType = Succeeded, 1, contentType
+		from, to := r.Spec.Range()
+		if made := int(j.frames.Load()); r.Kind == Frames && made < to-from {
+			j.status.State, j.status.Progress = Stopped, j.fraction()
+		}
 		if info, err := os.Stat(j.path); err == nil {
 			j.status.Bytes = info.Size()
 		}
@@ -235,6 +246,7 @@ func (j *job) fraction() float64 { return math.Float64frombits(j.progress.Load()
 
 func (j *job) snapshot() Status {
 	st := j.status
+	st.Frames = int(j.frames.Load())
 	if st.State == Running {
 		st.Progress = j.fraction()
 	}
@@ -252,7 +264,36 @@ func (m *Manager) Status(id string) (Status, bool) {
 	return j.snapshot(), true
 }
 
-// Open opens the result of a job that succeeded.
+// ErrNotFrames says that a job cannot be stopped between frames.
+var ErrNotFrames = errors.New("only a set of frames can be stopped and goes on elsewhere")
+
+// StopAfterFrame lets a set of frames end before its next frame; what it made until
+// then is its result. One that has ended stays as it is. Not ok if there is none of this id.
+func (m *Manager) StopAfterFrame(id string) (Status, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	j, ok := m.jobs[id]
+	switch {
+	case !ok:
+		return Status{}, false, nil
+	case j.kind != Frames:
+		return Status{}, true, ErrNotFrames
+	case j.status.State == Running && !j.stopping():
+		close(j.halt)
+	}
+	return j.snapshot(), true, nil
+}
+
+func (j *job) stopping() bool {
+	select {
+	case <-j.halt:
+		return true
+	default:
+		return false
+	}
+}
+
+// Open opens the result of a job that succeeded, or was stopped after a frame.
 func (m *Manager) Open(id string) (*os.File, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

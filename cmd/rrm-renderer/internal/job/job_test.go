@@ -278,3 +278,98 @@ func TestNoEncoder(t *testing.T) {
 		t.Fatalf("%+v", e)
 	}
 }
+
+// pictures are the frames in a job's archive by name.
+func pictures(t *testing.T, m *Manager, id string) map[string]string {
+	t.Helper()
+	f, err := m.Open(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := zip.OpenReader(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	all := map[string]string{}
+	for _, f := range z.File {
+		r, err := f.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[f.Name] = string(b)
+	}
+	return all
+}
+
+func TestARangeOfFramesHoldsThePicturesOfTheWhole(t *testing.T) {
+	m := newManager(t, nil)
+	submit(t, m, "whole", Request{Frames, triangle(t), small()})
+	part := small()
+	part.FirstFrame, part.LastFrame = 2, 4
+	submit(t, m, "part", Request{Frames, triangle(t), part})
+	if st := finished(t, m, "part"); st.State != Succeeded || st.Frames != 3 || st.Progress != 1 {
+		t.Fatalf("%+v", st)
+	}
+	finished(t, m, "whole")
+	whole, got := pictures(t, m, "whole"), pictures(t, m, "part")
+	if len(whole) != 5 || len(got) != 3 {
+		t.Fatalf("%d and %d frames", len(whole), len(got))
+	}
+	for name, picture := range got {
+		if whole[name] != picture {
+			t.Errorf("%s is not that of the whole", name)
+		}
+	}
+}
+
+func TestStoppedBetweenTwoFrames(t *testing.T) {
+	m := newManager(t, nil)
+	long := small()
+	long.Frames = 10_000
+	submit(t, m, "long", Request{Frames, triangle(t), long})
+	for made := 0; made < 3; { // until some are made
+		st, _ := m.Status("long")
+		made = st.Frames
+	}
+	for range 2 {
+		if _, ok, err := m.StopAfterFrame("long"); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+	}
+	st := finished(t, m, "long")
+	if st.State != Stopped || st.Frames < 3 || st.Frames >= 10_000 || st.Bytes == 0 || st.ContentType != "application/zip" {
+		t.Fatalf("%+v", st)
+	}
+	got := pictures(t, m, "long")
+	if len(got) != st.Frames || got[fmt.Sprintf("frame_%04d.png", st.Frames)] == "" {
+		t.Errorf("%d pictures of %d frames", len(got), st.Frames)
+	}
+	submit(t, m, "image", Request{Image, triangle(t), small()})
+	if _, ok, err := m.StopAfterFrame("image"); !ok || !errors.Is(err, ErrNotFrames) {
+		t.Errorf("an image was stopped: %v", err)
+	}
+	if _, ok, _ := m.StopAfterFrame("none"); ok {
+		t.Error("what is not there was stopped")
+	}
+	finished(t, m, "image")
+}
+
+func TestStoppedWhileItWaits(t *testing.T) {
+	m := newManager(t, nil)
+	for range atOnce {
+		m.slots <- struct{}{}
+	}
+	submit(t, m, "a", Request{Frames, triangle(t), small()})
+	if _, ok, err := m.StopAfterFrame("a"); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if st := finished(t, m, "a"); st.State != Stopped || st.Frames != 0 {
+		t.Errorf("%+v", st)
+	}
+}

@@ -75,9 +75,14 @@ func (m *Manager) image(ctx context.Context, w io.Writer, r Request) error {
 	return r.Spec.Encode(w, img)
 }
 
-// frames draws all frames in their order.
+// frames draws the frames of the spec's range in their order. It ends before
+// the next one when the job is to stop.
 func (m *Manager) frames(ctx context.Context, j *job, r Request, each func(i int, img *image.RGBA) error) error {
-	for i := range r.Spec.Frames {
+	from, to := r.Spec.Range()
+	for i := from; i < to; i++ {
+		if j.stopping() && r.Kind == Frames {
+			return nil
+		}
 		img, err := m.painter.Draw(ctx, r.Use.Scene, r.Spec.View(i))
 		if err != nil {
 			return fmt.Errorf("draw frame %d: %w", i+1, err)
@@ -85,7 +90,8 @@ func (m *Manager) frames(ctx context.Context, j *job, r Request, each func(i int
 		if err := each(i, img); err != nil {
 			return fmt.Errorf("write frame %d: %w", i+1, err)
 		}
-		j.report(float64(i+1) / float64(r.Spec.Frames))
+		j.frames.Add(1)
+		j.report(float64(i+1-from) / float64(to-from))
 	}
 	return nil
 }

@@ -43,6 +43,7 @@ type Spec struct {
 	Format                          string
 	Camera                          raster.Camera
 	Frames, FPS                     int
+	FirstFrame, LastFrame           int // of those to be made, from 1; 0: from the first, to the last
 	Orbit                           float64
 	Codec                           string
 }
@@ -65,6 +66,15 @@ func (s *Spec) View(frame int) raster.View {
 	return raster.View{Width: s.Width, Height: s.Height, Samples: s.Samples, Camera: c}
 }
 
+// Range is the numbers of the first frame to be made, from 0, and of the first that is not.
+func (s *Spec) Range() (from, to int) {
+	from, to = max(0, s.FirstFrame-1), s.Frames
+	if s.LastFrame > 0 {
+		to = s.LastFrame
+	}
+	return from, to
+}
+
 // ContentType is the media type of the spec's images.
 func (s *Spec) ContentType() string { return "image/" + s.Format }
 
@@ -73,7 +83,7 @@ func (s *Spec) ContentType() string { return "image/" + s.Format }
 func (s *Spec) Decode(data []byte, path string) error {
 	if err := Object(data, path, map[string]any{
 		"width": &s.Width, "height": &s.Height, "quality": &s.Quality, "samples": &s.Samples, "format": &s.Format,
-		"frames": &s.Frames, "fps": &s.FPS, "orbit": &s.Orbit, "codec": &s.Codec,
+		"frames": &s.Frames, "first_frame": &s.FirstFrame, "last_frame": &s.LastFrame, "fps": &s.FPS, "orbit": &s.Orbit, "codec": &s.Codec,
 		"camera": func(data []byte, path string) error { return DecodeCamera(&s.Camera, data, path) },
 	}); err != nil {
 		return err
@@ -140,6 +150,8 @@ func (s *Spec) check(path string) error {
 		{"samples", s.Samples, 1, MaxSamples},
 		{"frames", s.Frames, 1, MaxFrames},
 		{"fps", s.FPS, 1, MaxFPS},
+		{"first_frame", s.FirstFrame, 0, s.Frames},
+		{"last_frame", s.LastFrame, 0, s.Frames},
 	} {
 		if f.value < f.lo || f.value > f.hi {
 			return &FieldError{join(path, f.name), fmt.Sprintf("must be %d to %d", f.lo, f.hi)}
@@ -148,6 +160,8 @@ func (s *Spec) check(path string) error {
 	switch {
 	case s.Width*s.Height*s.Samples*s.Samples > MaxWork:
 		return &FieldError{join(path, "samples"), fmt.Sprintf("width * height * samples^2 must be at most %d", MaxWork)}
+	case s.LastFrame > 0 && s.LastFrame < s.FirstFrame:
+		return &FieldError{join(path, "last_frame"), fmt.Sprintf("must be %d or more, as first_frame is", s.FirstFrame)}
 	case !slices.Contains([]string{PNG, JPEG}, s.Format):
 		return &FieldError{join(path, "format"), "must be png or jpeg"}
 	case !slices.Contains([]string{MP4, WebM}, s.Codec):

@@ -77,7 +77,7 @@ func (s *Server) jobResult(w http.ResponseWriter, r *http.Request) error {
 		return errNoJob
 	case st.State == job.Running:
 		return &failure{http.StatusConflict, "job_running", "the job is still running", ""}
-	case st.State != job.Succeeded:
+	case st.State != job.Succeeded && (st.State != job.Stopped || st.Frames == 0):
 		return &failure{http.StatusConflict, "job_" + st.State, "the job has no result: it " + st.State + ". " + st.Reason, ""}
 	}
 	f, err := s.Jobs.Open(st.ID)
@@ -106,6 +106,17 @@ func (p *patient) Write(b []byte) (int, error) {
 func (p *patient) ReadFrom(src io.Reader) (n int64, err error) {
 	defer func() { _ = p.control.SetWriteDeadline(time.Time{}) }()
 	return io.CopyBuffer(struct{ io.Writer }{p}, src, make([]byte, 256<<10))
+}
+
+func (s *Server) stopJob(w http.ResponseWriter, r *http.Request) error {
+	st, ok, err := s.Jobs.StopAfterFrame(r.PathValue("id"))
+	switch {
+	case !ok:
+		return errNoJob
+	case err != nil:
+		return &failure{http.StatusConflict, "not_stoppable", err.Error(), ""}
+	}
+	return writeJSON(w, http.StatusAccepted, st)
 }
 
 func (s *Server) deleteJob(w http.ResponseWriter, r *http.Request) error {

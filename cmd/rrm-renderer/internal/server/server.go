@@ -56,6 +56,7 @@ func (s *Server) Handler() http.Handler {
 		"POST /v1/jobs/{id}":        s.submitJob,
 		"GET /v1/jobs/{id}":         s.getJob,
 		"GET /v1/jobs/{id}/result":  s.jobResult,
+		"POST /v1/jobs/{id}/stop":   s.stopJob,
 		"DELETE /v1/jobs/{id}":      s.deleteJob,
 		"GET /v1/image":             s.image,
 		"GET /v1/image-jpeg":        s.imageJPEG,
@@ -114,7 +115,7 @@ func (s *Server) registry(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Retry-After", "1")
 		return &failure{http.StatusServiceUnavailable, "starting", "the renderer is loading its models", ""}
 	}
-	capabilities := []string{"models", "jobs", "image", "stream", "camera"}
+	capabilities := []string{"models", "jobs", "image", "stream", "camera", "frame_ranges"}
 	kinds := []string{job.Image, job.Frames}
 	if s.Video != nil {
 		capabilities, kinds = append(capabilities, "video"), append(kinds, job.Video)

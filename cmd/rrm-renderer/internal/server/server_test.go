@@ -146,7 +146,7 @@ func TestRegistryAndExit(t *testing.T) {
 	f.server.SetReady()
 	a := f.want(200, "PUT", "/registry", "")
 	if a["name"] != "rrm-renderer" || a["version"] != "test" ||
-		fmt.Sprint(a["capabilities"]) != "[models jobs image stream camera]" || fmt.Sprint(a["job_kinds"]) != "[image frames]" {
+		fmt.Sprint(a["capabilities"]) != "[models jobs image stream camera frame_ranges]" || fmt.Sprint(a["job_kinds"]) != "[image frames]" {
 		t.Errorf("%v", a)
 	}
 	f.want(200, "PUT", "/v1/exit", "")
