@@ -2,9 +2,12 @@ package placement
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/rendering-resource-manager/rrm/domain"
 )
@@ -226,4 +229,85 @@ func TestBelady(t *testing.T) {
 	}
 	// In all else it is warm-first.
 	newScene().has(option("r1", 1, loaded("A", 9, 0))).asks("q1", "B", 9).asks("q2", "A", 8).says(t, p, "q2 on r1")
+}
+
+// order is the resources in the order in which a model takes them.
+func (s *scene) order(m domain.ModelKey) (all []domain.ResourceID) {
+	gone := map[domain.ResourceID]bool{}
+	for range s.Fleet.All {
+		o := rendezvous(s.Fleet.All, m, "", func(o *Option) bool { return !gone[o.Resource] })
+		all, gone[o.Resource] = append(all, o.Resource), true
+	}
+	return all
+}
+
+// With bounded loads who arrives goes to the first resource in the order of its
+// model that has fewer than 1.25 times the mean, and stays.
+func TestHashBounded(t *testing.T) {
+	p := given("hash-bounded", "factor", 1.25).(Binder)
+	s := fleetOf(4)
+	h := s.order("A")
+	// The most that one may have of 1, 2 and 3 requests on 4 resources is 1, of 4, 5 and 6 it is 2.
+	for i, want := range []domain.ResourceID{h[0], h[1], h[2], h[0], h[1], h[2]} {
+		home := p.Bind(&s.View, "A", "")
+		if home == nil || home.Resource != want {
+			t.Fatalf("number %d goes to %+v, not to %s", i+1, home, want)
+		}
+		s.asks(fmt.Sprint("q", i+1), "A", 5, func(r *Request) { r.Home = home.Resource })
+	}
+	place := given("hash-bounded", "factor", 1.25)
+	if got := s.run(place, 9); !slices.Equal(got, []string{"q1 on " + string(h[0]), "q2 on " + string(h[1]), "q3 on " + string(h[2])}) {
+		t.Error(got) // the fourth waits for its own, though another is idle
+	}
+	// Those who hold a slot count as well as those who wait: seven in all, so 3 is the most, and the first has 2.
+	if home := p.Bind(&s.View, "A", ""); home.Resource != h[0] {
+		t.Errorf("the next goes to %s", home.Resource)
+	}
+	// Whose resource is gone goes where its model would.
+	s = fleetOf(4).asks("q1", "A", 5, func(r *Request) { r.Home = "gone" })
+	s.says(t, place, "q1 on "+string(h[0]))
+	if home := p.Bind(&newScene().View, "A", ""); home != nil {
+		t.Errorf("of no resources it is %+v", home)
+	}
+	fleetOf(2).asks("q1", "A", 5, otherwise("other")).says(t, place, "nothing")
+}
+
+// With moves those who wait are dealt out anew each time.
+func TestHashBoundedWithMoves(t *testing.T) {
+	four := func() *scene {
+		return fleetOf(4).asks("q1", "A", 5).asks("q2", "A", 5).asks("q3", "A", 5).asks("q4", "A", 5)
+	}
+	h := four().order("A")
+	even, loose := given("hash-bounded", "factor", 1.0, "moves", 1.0), given("hash-bounded", "factor", 100.0, "moves", 1.0)
+	if got := four().run(even, 9); !slices.Equal(got, []string{"q1 on " + string(h[0]), "q2 on " + string(h[1]), "q3 on " + string(h[2]), "q4 on " + string(h[3])}) {
+		t.Error(got)
+	}
+	if got := four().run(loose, 9); !slices.Equal(got, []string{"q1 on " + string(h[0])}) {
+		t.Error(got) // nothing bounds the first
+	}
+	if even.(Binder).Bind(&four().View, "A", "") != nil {
+		t.Error("who will move is bound")
+	}
+	// Who may not begin has its place among the dealt all the same.
+	s := four()
+	s.held["q1"] = true
+	s.says(t, even, "q2 on "+string(h[1]))
+}
+
+// No resource ever gets more than factor times the mean, whoever comes.
+func TestHashBoundedIsBounded(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n, factor := rapid.IntRange(1, 6).Draw(t, "resources"), rapid.SampledFrom([]float64{1, 1.25, 2}).Draw(t, "factor")
+		s, p := fleetOf(n), given("hash-bounded", "factor", factor).(Binder)
+		count := map[domain.ResourceID]int{}
+		for i := range rapid.IntRange(1, 40).Draw(t, "requests") {
+			m := rapid.SampledFrom(models).Draw(t, "model")
+			home := p.Bind(&s.View, m, "")
+			s.asks(fmt.Sprint("q", i), m, 1, func(r *Request) { r.Home = home.Resource })
+			count[home.Resource]++
+			if most := int(math.Ceil(factor * float64(i+1) / float64(n))); count[home.Resource] > most {
+				t.Fatalf("of %d requests %d are for one of %d resources", i+1, count[home.Resource], n)
+			}
+		}
+	})
 }

@@ -146,19 +146,26 @@ func (p hashBounded) most(v *View, total int) int {
 	return int(math.Ceil(p.factor * float64(total) / float64(len(v.Fleet.All))))
 }
 
+// homes says whose queue a request stands in.
+func homes(v *View) func(*Request) *Option {
+	at := make(map[domain.ResourceID]*Option, len(v.Fleet.All))
+	for _, o := range v.Fleet.All {
+		at[o.Resource] = o
+	}
+	return func(r *Request) *Option {
+		if o := at[r.Home]; o != nil {
+			return o
+		}
+		return rendezvous(v.Fleet.All, r.Model, r.Key, nil) // its own is gone, or came later
+	}
+}
+
 // dealtAhead is how many waiting requests are dealt out to find who is next.
 const dealtAhead = 1024
 
 func (p hashBounded) Next(v *View) (Assignment, bool) {
 	if !p.moves {
-		return owned(v, func(r *Request) *Option {
-			for _, o := range v.Fleet.All {
-				if o.Resource == r.Home {
-					return o
-				}
-			}
-			return rendezvous(v.Fleet.All, r.Model, r.Key, nil) // its own is gone, or came later
-		})
+		return owned(v, homes(v))
 	}
 	if len(v.Fleet.Free) == 0 {
 		return Assignment{}, false
