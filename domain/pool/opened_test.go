@@ -132,3 +132,12 @@ func TestTimeAtTheSchedulerEnds(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// A drain without a reason warns its sessions all the same.
+func TestADrainWarns(t *testing.T) {
+	w := given(t, demo(size(1, 1))).up()
+	w.do(book("s1", "A"), pool.DrainResource{Resource: w.r(1)})
+	if s := w.state.Session("s1"); s.Warning != "it is drained" || s.GoesAt != nil {
+		t.Errorf("%+v", s)
+	}
+}
