@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -356,6 +358,28 @@ func (s suite) testArguments(t *testing.T, l Launcher) {
 	}
 	if fileExists(marker) {
 		t.Error("a shell carried out an argument")
+	}
+}
+
+func (s suite) testWorkDir(t *testing.T, l Launcher) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := s.spec("workdir", "")
+	spec.Renderer.WorkDir = dir
+	o := s.ready(t, l, s.launch(t, l, spec))
+	if got, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", ask[int](t, o, "/pid"))); err != nil || got != dir {
+		t.Errorf("it works in %q, %v; want %q", got, err, dir)
+	}
+	spec = s.spec("no-workdir", "")
+	spec.Renderer.WorkDir = dir + "/not-there"
+	r, err := l.Launch(t.Context(), spec)
+	if err == nil { // the node says so, and not by running it elsewhere
+		s.cleanUp(t, l, r)
+		s.gone(t, l, r, s.Patience)
+	} else if refusal, ok := domain.AsRefusal(err); !ok || !strings.Contains(refusal.Reason, "not-there") {
+		t.Errorf("a directory that does not exist: %v", err)
 	}
 }
 
