@@ -122,8 +122,8 @@ func (d *decider) drain(c DrainResource) error {
 }
 
 func (d *decider) readdress(c ReportAddress) error {
-	if r := d.s.resources[c.Resource]; r != nil && !r.Ended && c.Address != "" && r.Address != c.Address {
-		d.emit(r.Renderer, ResourceReaddressed{Resource: r.ID, Address: c.Address})
+	if r := d.s.resources[c.Resource]; r != nil && !r.Ended && c.Address != "" && (r.Address != c.Address || cmp.Or(c.Node, r.Node) != r.Node) {
+		d.emit(r.Renderer, ResourceReaddressed{Resource: r.ID, Address: c.Address, Node: c.Node})
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -121,9 +122,7 @@ func (s *State) evolveResource(r Recorded) {
 		s.changeResource(e.Resource, func(x *Resource) {
 			x.enter(ResourceStateReady, r.At, "")
 			x.Address, x.Capabilities, x.JobKinds = e.Address, e.Capabilities, e.JobKinds
-			if e.Node != "" {
-				x.Node = e.Node
-			}
+			x.Node = cmp.Or(e.Node, x.Node)
 			x.ReadyAt, x.IdleSince, x.PriorFailures = &r.At, &r.At, s.failures(rendererOf(r.Stream))
 			if x.Model != "" {
 				x.Models = []Loaded{{Model: x.Model, State: placement.Loaded, Since: r.At, LastUsed: r.At}}
@@ -134,7 +133,7 @@ func (s *State) evolveResource(r Recorded) {
 			p.Starts, p.Failures, p.BackoffUntil, p.LastFailure = p.Starts+1, 0, nil, ""
 		})
 	case ResourceReaddressed:
-		s.changeResource(e.Resource, func(x *Resource) { x.Address = e.Address })
+		s.changeResource(e.Resource, func(x *Resource) { x.Address, x.Node = e.Address, cmp.Or(e.Node, x.Node) })
 	case ResourceDraining:
 		s.changeResource(e.Resource, func(x *Resource) { x.enter(ResourceStateDraining, r.At, e.Reason) })
 	case ResourceStopping:

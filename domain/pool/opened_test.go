@@ -113,6 +113,13 @@ func TestAResourceIsReachedElsewhere(t *testing.T) {
 	w.when(pool.ReportAddress{Resource: w.r(1), Address: "127.0.0.1:40022"}, "resource.readdressed r1")
 	w.silent(pool.ReportAddress{Resource: w.r(1), Address: "127.0.0.1:40022"})
 	w.silent(pool.ReportAddress{Resource: w.r(1)})
+	// A node that is told of later than the renderer answers.
+	w.when(pool.ReportAddress{Resource: w.r(1), Address: "127.0.0.1:40022", Node: "n7"}, "resource.readdressed r1")
+	w.silent(pool.ReportAddress{Resource: w.r(1), Address: "127.0.0.1:40022", Node: "n7"})
+	w.silent(pool.ReportAddress{Resource: w.r(1), Address: "127.0.0.1:40022"})
+	if r := w.state.Resource(w.r(1)); r.Node != "n7" {
+		t.Errorf("%+v", r)
+	}
 	if r := w.state.Resource(w.r(1)); r.Address != "127.0.0.1:40022" || len(r.Users) != 1 || r.State != pool.ResourceStateReady {
 		t.Errorf("%+v", r)
 	}
