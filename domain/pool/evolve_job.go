@@ -29,6 +29,7 @@ func (s *State) evolveJob(r Recorded) {
 				x.Warning = e.Warning
 			}
 		})
+		s.arrive(r)
 	case JobYielding:
 		s.changeJob(e.Job, func(x *Job) { x.Yielding = &r.At })
 	case JobMoved:
@@ -39,7 +40,11 @@ func (s *State) evolveJob(r Recorded) {
 		if before := s.jobs[e.Job]; before != nil {
 			s.began(r, true, before.Expected)
 		}
-		s.take(r, e.Resource, User{UserJob, string(e.Job), e.Model, r.At}, e.Warm)
+		asked := r.At
+		if x := s.jobs[e.Job]; x != nil && x.QueuedAt != nil {
+			asked = *x.QueuedAt
+		}
+		s.take(r, e.Resource, User{UserJob, string(e.Job), e.Model, r.At}, asked, e.Warm)
 		s.changeJob(e.Job, func(x *Job) {
 			x.enter(JobStateAssigned, r.At)
 			x.Resource, x.Warm, x.Attempts, x.AssignedAt, x.Decision = e.Resource, e.Warm, e.Attempt, &r.At, r.Position
@@ -86,7 +91,7 @@ func (s *State) evolveJobEnd(r Recorded) {
 	}
 	if before := s.jobs[id]; before != nil {
 		if before.Holding() {
-			s.leave(before.Resource, UserJob, string(id), r.At)
+			s.leave(r, before.Resource, UserJob, string(id))
 		}
 		s.changeJob(id, change)
 	}
