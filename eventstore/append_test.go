@@ -224,7 +224,7 @@ func TestWhatIsNoJSONIsRefused(t *testing.T) {
 	fine := eventstore.Batch{
 		Events:  []eventstore.NewEvent{event("pool/a", 1)},
 		Answers: []eventstore.Answer{{Command: "c", Body: json.RawMessage("{\"a\":\n\t1}")}},
-		Rows:    []eventstore.Row{row("pools", "a", `{}`), row("pools", `b "\,{}`, `{"quote": "\"\\u001f,{}"}`)},
+		Rows:    []eventstore.Row{row("pools", "a", `{}`), row("pools", `b "\,{}`, `{"quote": "\"\u001f,{}"}`)},
 	}
 	for _, bad := range []string{"", "1\x1f2", "\x1f", `{"a": "` + "\x1f" + `"}`, `{"a"`} {
 		for what, spoil := range map[string]func(*eventstore.Batch){
