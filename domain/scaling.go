@@ -29,16 +29,30 @@ type ScalingPolicy struct {
 
 // The policies of scaling; see docs/scaling.md.
 const (
-	ScalingDemand = "demand"
-	ScalingBuffer = "buffer"
+	ScalingDemand    = "demand"
+	ScalingBuffer    = "buffer"
+	ScalingQueueTime = "queue-time"
+	ScalingForecast  = "forecast"
 )
 
 // DefaultScalingPolicy is what settings get that name none.
-const DefaultScalingPolicy = ScalingDemand
+const DefaultScalingPolicy = ScalingForecast
 
 // ScalingPolicies are the names of all policies of scaling.
 func ScalingPolicies() []string {
-	return []string{ScalingBuffer, ScalingDemand}
+	return []string{ScalingBuffer, ScalingDemand, ScalingForecast, ScalingQueueTime}
+}
+
+// Learning is the choice of policy whose parameters say how the demand is
+// learned: the first that forecasts, be it only the shadow, else the defaults.
+func (s ScalingSettings) Learning() ScalingPolicy {
+	if s.Policy == ScalingForecast || s.Policy == ScalingQueueTime {
+		return s.ScalingPolicy
+	}
+	if s.Shadow != nil && (s.Shadow.Policy == ScalingForecast || s.Shadow.Policy == ScalingQueueTime) {
+		return *s.Shadow
+	}
+	return ScalingPolicy{Policy: ScalingForecast}
 }
 
 // Parameters are a policy's own settings, by name, each as text: a duration
@@ -96,6 +110,24 @@ var scalingParameters = []ScalingParameter{
 	{Name: "down_per_minute", Kind: kindCount, High: maxResources, Default: "0",
 		Meaning: "resources that may be stopped in one minute; 0: no limit",
 		Reason:  "a limit costs idle resources; what is stopped is idle anyway"},
+	{Policies: []string{ScalingForecast, ScalingQueueTime}, Name: "window", Kind: kindDuration, High: 86400, Default: "0s",
+		Meaning: "stabilisation: resources go when fewer have been enough for so long; at least the time that a start takes",
+		Reason:  "what is stopped and started again costs a start, so to wait for about as long is never more than twice too dear (ski rental, Karlin et al. 1988)"},
+	{Policies: []string{ScalingForecast, ScalingQueueTime}, Name: "head", Kind: kindNumber, High: 50, Default: "5",
+		Meaning: "percentile of a model's idle times before which it is not expected back",
+		Reason:  "Shahrad et al., Serverless in the Wild, 2020: 5"},
+	{Policies: []string{ScalingForecast, ScalingQueueTime}, Name: "tail", Kind: kindNumber, Low: 50, High: 100, Default: "99",
+		Meaning: "percentile of a model's idle times after which it is not expected back, and not kept",
+		Reason:  "Shahrad et al., Serverless in the Wild, 2020: 99"},
+	{Policies: []string{ScalingForecast}, Name: "risk", Kind: kindNumber, Low: 0.001, High: 0.9, Default: "0.05",
+		Meaning: "share of the requests that may find no free slot and wait for a start",
+		Reason:  "19 of 20 find one, so that the 95th percentile of the wait is near nothing; a smaller share costs more idle resources"},
+	{Policies: []string{ScalingQueueTime}, Name: "goal", Kind: kindDuration, Low: 1, High: 86400, Default: "30s",
+		Meaning: "how long the wished share of the requests waits at most",
+		Reason:  "about a start and a bit; a goal below a start has to be held by slots that are free in advance"},
+	{Policies: []string{ScalingQueueTime}, Name: "share", Kind: kindNumber, Low: 0.5, High: 0.999, Default: "0.95",
+		Meaning: "share of the requests that are to begin within the goal",
+		Reason:  "the 95th percentile is how waiting is usually stated"},
 	{Policies: []string{ScalingBuffer}, Name: "size", Kind: kindSize, High: maxResources * maxSlots, Default: "1",
 		Meaning: "slots to keep free: a number, or a percentage of all slots, 1% to 99%",
 		Reason:  "Agones, FleetAutoscaler, bufferSize; it has no default, and 1 is the least that is of use"},

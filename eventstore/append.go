@@ -7,14 +7,28 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/lib/pq"
 
 	"github.com/rendering-resource-manager/rrm/domain"
 )
 
-const appendSQL = `SELECT rrm_append($1, $2, $3::text[], $4::bigint[], $5::text[], $6::int[], $7::text[], $8::text[], $9::text[],
-  $10::text[], $11::text[], $12::text[], $13::bigint[], $14::text[], $15::text[], $16::text[])`
+const appendSQL = `SELECT rrm_append($1, $2, $3::text[], $4::bigint[], $5::text[], $6::int[], $7, $8, $9::text[],
+  $10::text[], $11::text[], $12, $13::bigint[], $14::text[], $15::text[], $16)`
+
+// separator stands between documents of JSON, none of which can hold it.
+const separator = "\x1f"
+
+// documents makes one text of many documents: for an array's literal every quote would have to be escaped, and read again.
+func documents(what string, all []string) (string, error) {
+	for i, d := range all {
+		if d == "" || strings.Contains(d, separator) {
+			return "", dataError{fmt.Errorf("%s %d is no JSON: %.100q", what, i, d)}
+		}
+	}
+	return strings.Join(all, separator), nil
+}
 
 // Append writes the whole batch if the head is where the batch expects it, in
 // one round trip and one commit, and gives the new head. ErrMoved means that
@@ -75,11 +89,21 @@ func appendArgs(b Batch) ([]any, error) {
 		}
 		view[i], id[i], body[i] = r.View, r.ID, string(r.Body)
 	}
+	var texts [4]string
+	for i, d := range []struct {
+		what string
+		all  []string
+	}{{"the data of event", data}, {"the meta data of event", meta}, {"answer", answer}, {"the body of row", body}} {
+		var err error
+		if texts[i], err = documents(d.what, d.all); err != nil {
+			return nil, err
+		}
+	}
 	return []any{
 		b.Expected, b.Epoch,
-		pq.StringArray(stream), pq.Int64Array(version), pq.StringArray(types), pq.Int64Array(schema), pq.StringArray(data), pq.StringArray(meta), pq.StringArray(subjects),
-		pq.StringArray(cmd), pq.StringArray(hash), pq.StringArray(answer), pq.Int64Array(position),
-		pq.StringArray(view), pq.StringArray(id), pq.StringArray(body),
+		pq.StringArray(stream), pq.Int64Array(version), pq.StringArray(types), pq.Int64Array(schema), texts[0], texts[1], pq.StringArray(subjects),
+		pq.StringArray(cmd), pq.StringArray(hash), texts[2], pq.Int64Array(position),
+		pq.StringArray(view), pq.StringArray(id), texts[3],
 	}, nil
 }
 

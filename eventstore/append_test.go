@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -214,5 +215,35 @@ func TestACallEndsWithItsContext(t *testing.T) {
 	_, err := log.Append(ctx, eventstore.Batch{Events: []eventstore.NewEvent{event("pool/a", 1)}})
 	if err == nil || time.Since(start) > 2*time.Second {
 		t.Errorf("after %v: %v", time.Since(start), err)
+	}
+}
+
+// Documents travel in one text: what could be taken for two, or for none, is refused, and nothing is written.
+func TestWhatIsNoJSONIsRefused(t *testing.T) {
+	log, db := open(t)
+	fine := eventstore.Batch{
+		Events:  []eventstore.NewEvent{event("pool/a", 1)},
+		Answers: []eventstore.Answer{{Command: "c", Body: json.RawMessage("{\"a\":\n\t1}")}},
+		Rows:    []eventstore.Row{row("pools", "a", `{}`), row("pools", `b "\,{}`, `{"quote": "\"\u001f,{}"}`)},
+	}
+	for _, bad := range []string{"", "1\x1f2", "\x1f", `{"a": "` + "\x1f" + `"}`, `{"a"`} {
+		for what, spoil := range map[string]func(*eventstore.Batch){
+			"data":   func(b *eventstore.Batch) { b.Events[0].Data = json.RawMessage(bad) },
+			"answer": func(b *eventstore.Batch) { b.Answers[0].Body = json.RawMessage(bad) },
+			"row":    func(b *eventstore.Batch) { b.Rows[0].Body = json.RawMessage(bad) },
+		} {
+			b := eventstore.Batch{Events: slices.Clone(fine.Events), Answers: slices.Clone(fine.Answers), Rows: slices.Clone(fine.Rows)}
+			spoil(&b)
+			if _, err := log.Append(t.Context(), b); !eventstore.DataError(err) {
+				t.Errorf("%s %q: %v", what, bad, err)
+			}
+		}
+	}
+	if n := count(t, db, `SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM answers) + (SELECT count(*) FROM pools)`); n != 0 {
+		t.Errorf("%d rows were written", n)
+	}
+	must[int64](t)(log.Append(t.Context(), fine))
+	if n := count(t, db, `SELECT count(*) FROM pools WHERE id = $1 AND body->>'quote' = $2`, `b "\,{}`, "\"\x1f,{}"); n != 1 {
+		t.Error("the row is not as it was given")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 )
@@ -15,7 +16,14 @@ import (
 // Some who pass signals on send the same one twice.
 const impatience = 300 * time.Millisecond
 
+// gcPercent makes the collector run less often than by default: a fifth of the service's processor time, for memory
+// up to five times of what is live, which is tens of megabytes. The variable GOGC goes before it.
+const gcPercent = 400
+
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, func() { time.AfterFunc(impatience, stop) })
 	os.Exit(Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))

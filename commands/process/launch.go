@@ -1,6 +1,7 @@
 package process
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -142,10 +143,10 @@ func (m *Launch) launch(ctx context.Context, r *pool.Resource, set domain.Render
 func goneReason(o domain.Observed) string { return "the renderer has gone: " + o.Reason }
 
 // dueChange is what has to be reported of a resource that runs well: that it
-// is reached elsewhere, or that its time at the scheduler is ending.
+// is reached elsewhere, which node it is on, or that its time at the scheduler is ending.
 func (m *Launch) dueChange(r *pool.Resource, o domain.Observed) pool.Command {
-	if o.State == domain.LaunchRunning && o.Address != "" && o.Address != r.Address {
-		return pool.ReportAddress{Resource: r.ID, Address: o.Address}
+	if now := cmp.Or(o.Address, r.Address); o.State == domain.LaunchRunning && (now != r.Address || cmp.Or(o.Node, r.Node) != r.Node) {
+		return pool.ReportAddress{Resource: r.ID, Address: now, Node: o.Node}
 	}
 	if o.Ends.IsZero() {
 		return nil

@@ -59,7 +59,7 @@ func (s *site) Report(_ context.Context, actor domain.Actor, cmd pool.Command) e
 	case pool.ReportLost:
 		line += " " + c.Reason
 	case pool.ReportAddress:
-		line += " " + c.Address
+		line += strings.TrimSuffix(" "+c.Address+" on "+c.Node, " on ")
 	}
 	if actor != "process:launch" {
 		line += " by " + string(actor)
@@ -177,6 +177,7 @@ func TestWhatIsSaidOfAResource(t *testing.T) {
 		"is gone":                 {state: pool.ResourceStateReady, o: gone, want: "ReportLost the renderer has gone: exit status 3; its last output: last words"},
 		"is gone while it drains": {state: pool.ResourceStateDraining, o: gone, want: "ReportLost the renderer has gone: exit status 3; its last output: last words"},
 		"is reached elsewhere":    {state: pool.ResourceStateReady, o: moved, want: "ReportAddress 127.0.0.1:10"},
+		"its node is known late":  {state: pool.ResourceStateReady, o: domain.Observed{State: domain.LaunchRunning, Launched: domain.Launched{Node: "n7"}}, want: "ReportAddress 127.0.0.1:9 on n7"},
 		"has time":                {state: pool.ResourceStateReady, o: ends(3 * time.Minute)},
 		"its time ends":           {state: pool.ResourceStateReady, o: ends(2 * time.Minute), want: "DrainResource"},
 		"its time ends, known":    {state: pool.ResourceStateDraining, o: ends(2 * time.Minute)},

@@ -29,7 +29,7 @@ var examples = []pool.Event{
 	pool.ResourceRequested{Resource: first, Launcher: "slurm", Slots: 2, MaxModels: 3, MemoryMiB: 8192, Model: "circuit:100", Overrides: &overrides, Labels: map[string]string{"gpu": "a100"}, Reason: "2 wait and 0 slots are coming"},
 	pool.ResourceStarting{Resource: first, Handle: domain.Handle(`{"pid":4711,"started":"8812345"}`), Address: "127.0.0.1:43115", Node: "node7"},
 	pool.ResourceReady{Resource: first, Address: "127.0.0.1:43115", Node: "n7", Capabilities: []string{"models", "jobs", "image", "stream", "camera"}, JobKinds: []string{"image", "frames"}, Seconds: 0.412},
-	pool.ResourceReaddressed{Resource: first, Address: "127.0.0.1:40022"},
+	pool.ResourceReaddressed{Resource: first, Address: "127.0.0.1:40022", Node: "n8"},
 	pool.ResourceDraining{Resource: first, Reason: "node7 is to be updated"},
 	pool.ResourceStopping{Resource: first, Reason: "idle for 5m0s and more"},
 	pool.ResourceStopped{Resource: first, Reason: "idle for 5m0s and more"},

@@ -137,6 +137,7 @@ type (
 	ReportAddress struct {
 		Resource domain.ResourceID
 		Address  string
+		Node     string // empty: as was known before
 	}
 	// StopResource stops a resource now; what uses it moves or is lost.
 	StopResource struct {

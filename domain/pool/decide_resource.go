@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"slices"
@@ -109,11 +110,11 @@ func (d *decider) drain(c DrainResource) error {
 	case r.Coming():
 		d.emit(r.Renderer, ResourceStopping{Resource: r.ID, Reason: c.Reason})
 	case r.State == ResourceStateReady:
-		users := r.Users
+		users, why := r.Users, cmp.Or(c.Reason, "it is drained")
 		d.emit(r.Renderer, ResourceDraining{Resource: r.ID, Reason: c.Reason})
 		for _, u := range users {
 			if u.Kind == UserSession {
-				d.emit(r.Renderer, SessionWarned{Session: domain.SessionID(u.ID), Resource: r.ID, Reason: c.Reason, Until: c.Until})
+				d.emit(r.Renderer, SessionWarned{Session: domain.SessionID(u.ID), Resource: r.ID, Reason: why, Until: c.Until})
 			}
 		}
 	}
@@ -121,8 +122,8 @@ func (d *decider) drain(c DrainResource) error {
 }
 
 func (d *decider) readdress(c ReportAddress) error {
-	if r := d.s.resources[c.Resource]; r != nil && !r.Ended && c.Address != "" && r.Address != c.Address {
-		d.emit(r.Renderer, ResourceReaddressed{Resource: r.ID, Address: c.Address})
+	if r := d.s.resources[c.Resource]; r != nil && !r.Ended && c.Address != "" && (r.Address != c.Address || cmp.Or(c.Node, r.Node) != r.Node) {
+		d.emit(r.Renderer, ResourceReaddressed{Resource: r.ID, Address: c.Address, Node: c.Node})
 	}
 	return nil
 }

@@ -73,6 +73,14 @@ func (p *Pool) startLeft(since, now time.Time) float64 {
 	return max(usual-now.Sub(since).Seconds(), overdue*usual)
 }
 
+// room is how many more resources may be started. Machines that come by themselves are not started.
+func (p *Pool) room(occupied int) int {
+	if p.Settings.Launcher == domain.LauncherStatic {
+		return 0
+	}
+	return max(0, p.Settings.Scaling.Max-occupied)
+}
+
 // reckon says how long someone will wait, from what is learned of the pool's
 // starts, sessions and jobs, and what that is reckoned from. What is
 // coming, or can be started, serves the first; the others take turns at the
@@ -80,7 +88,7 @@ func (p *Pool) startLeft(since, now time.Time) float64 {
 func reckon(p *Pool, s supply, occupied int, a Asker, now time.Time) (wait float64, basis string) {
 	ahead := a.Ahead + a.Sessions
 	failing := p.BackoffUntil != nil && now.Before(*p.BackoffUntil)
-	grow := max(0, p.Settings.Scaling.Max-occupied) * p.Settings.Slots
+	grow := p.room(occupied) * p.Settings.Slots
 	switch {
 	case ahead < s.coming:
 		return p.startLeft(s.first.RequestedAt, now), BasisStart
@@ -100,6 +108,14 @@ func reckon(p *Pool, s supply, occupied int, a Asker, now time.Time) (wait float
 		return mine * float64(ahead+1), BasisTurn
 	}
 	return float64(ahead+1) / rate, BasisTurn
+}
+
+// bound says why the pool does not grow.
+func (p *Pool) bound() string {
+	if p.Settings.Launcher == domain.LauncherStatic {
+		return ", and its machines come by themselves"
+	}
+	return fmt.Sprintf(", and it may not grow beyond %d resources", p.Settings.Scaling.Max)
 }
 
 // PlaceOf says where someone stands, how long that is expected to take, within
@@ -124,14 +140,16 @@ func PlaceOf(p *Pool, resources []*Resource, a Asker, now time.Time) Place {
 	case p.BackoffUntil != nil && now.Before(*p.BackoffUntil):
 		place.Code = CodeFailing
 		place.Reason = fmt.Sprintf("resources of %q fail to start (%s); the next try is at %s", set.ID, p.LastFailure, p.BackoffUntil.Format(time.RFC3339))
-	case set.Scaling.Max > len(resources):
+	case set.Launcher == domain.LauncherStatic && s.slots == 0:
+		place.Reason = fmt.Sprintf("no machine of %q is there; they register themselves", set.ID)
+	case p.room(len(resources)) > 0:
 		place.Reason = fmt.Sprintf("a resource of %q has to be started", set.ID)
-	case set.Scaling.Max == 0:
+	case set.Scaling.Max == 0 && set.Launcher != domain.LauncherStatic:
 		place.Reason = fmt.Sprintf("the limit of %q is 0 resources", set.ID)
 	case s.free > 0:
-		place.Reason = fmt.Sprintf("the free slots of %q have no room for the model beside those in use, and it may not grow beyond %d resources", set.ID, set.Scaling.Max)
+		place.Reason = fmt.Sprintf("the free slots of %q have no room for the model beside those in use", set.ID) + p.bound()
 	default:
-		place.Reason = fmt.Sprintf("all %d slots of %q are in use and it may not grow beyond %d resources", s.slots, set.ID, set.Scaling.Max)
+		place.Reason = fmt.Sprintf("all %d slots of %q are in use", s.slots, set.ID) + p.bound()
 	}
 	return place
 }

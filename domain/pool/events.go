@@ -77,7 +77,8 @@ type (
 	}
 	ResourceReaddressed struct {
 		Resource domain.ResourceID `json:"resource"`
-		Address  string            `json:"address"` // where it is reached from now on; it is the same process
+		Address  string            `json:"address"`        // where it is reached from now on; it is the same process
+		Node     string            `json:"node,omitempty"` // empty: as was known before
 	}
 	ResourceDraining struct {
 		Resource domain.ResourceID `json:"resource"`

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -31,9 +32,12 @@ func (s *State) Evolve(r Recorded) {
 	s.countVersion(r)
 }
 
-// countVersion keeps the length of the pool's stream in its row.
+// countVersion keeps the length of the pool's stream in its row, and the demand on it.
 func (s *State) countVersion(r Recorded) {
-	s.changePool(rendererOf(r.Stream), func(p *Pool) { p.Version = r.Version })
+	s.changePool(rendererOf(r.Stream), func(p *Pool) {
+		p.Version = r.Version
+		s.learnDemand(r, p)
+	})
 }
 
 // rendererOf is the inverse of domain.PoolStream.
@@ -128,9 +132,7 @@ func (s *State) evolveResource(r Recorded) {
 		s.changeResource(e.Resource, func(x *Resource) {
 			x.enter(ResourceStateReady, r.At, "")
 			x.Address, x.Capabilities, x.JobKinds = e.Address, e.Capabilities, e.JobKinds
-			if e.Node != "" {
-				x.Node = e.Node
-			}
+			x.Node = cmp.Or(e.Node, x.Node)
 			x.ReadyAt, x.IdleSince, x.PriorFailures = &r.At, &r.At, s.failures(rendererOf(r.Stream))
 			if x.Model != "" {
 				x.Models = []Loaded{{Model: x.Model, State: placement.Loaded, Since: r.At, LastUsed: r.At}}
@@ -141,7 +143,7 @@ func (s *State) evolveResource(r Recorded) {
 			p.Starts, p.Failures, p.BackoffUntil, p.LastFailure = p.Starts+1, 0, nil, ""
 		})
 	case ResourceReaddressed:
-		s.changeResource(e.Resource, func(x *Resource) { x.Address = e.Address })
+		s.changeResource(e.Resource, func(x *Resource) { x.Address, x.Node = e.Address, cmp.Or(e.Node, x.Node) })
 	case ResourceDraining:
 		s.changeResource(e.Resource, func(x *Resource) { x.enter(ResourceStateDraining, r.At, e.Reason) })
 	case ResourceStopping:
@@ -223,14 +225,17 @@ func (s *State) evolveModel(r Recorded) {
 	}
 }
 
-// take gives a slot of a resource to a user and counts the use of the model.
-func (s *State) take(r Recorded, id domain.ResourceID, u User, warm bool) {
+// take gives a slot of a resource to a user, who asked for it at a time, and counts the use of the model.
+func (s *State) take(r Recorded, id domain.ResourceID, u User, asked time.Time, warm bool) {
 	s.changeResource(id, func(x *Resource) { x.addUser(u) })
 	s.changeModel(rendererOf(r.Stream), u.Model, r.Position, func(m *Model) {
 		if m.Uses == 0 {
 			m.asked(r.At)
 		}
-		m.Uses, m.LastUsed = m.Uses+1, r.At
+		if m.Uses > 0 && m.InUse == 0 && asked.After(m.LastUsed) {
+			m.Pattern = m.Pattern.Add(asked.Sub(m.LastUsed))
+		}
+		m.Uses, m.LastUsed, m.InUse = m.Uses+1, r.At, m.InUse+1
 		if warm {
 			m.WarmUses++
 		}
@@ -238,10 +243,17 @@ func (s *State) take(r Recorded, id domain.ResourceID, u User, warm bool) {
 }
 
 // leave frees a user's slot, if it has one.
-func (s *State) leave(id domain.ResourceID, kind, user string, at time.Time) {
+func (s *State) leave(r Recorded, id domain.ResourceID, kind, user string) {
+	var left User
 	if id != "" {
-		s.changeResource(id, func(x *Resource) { x.dropUser(kind, user, at) })
+		s.changeResource(id, func(x *Resource) { left = x.dropUser(kind, user, r.At) })
 	}
+	if left.ID == "" {
+		return
+	}
+	renderer := rendererOf(r.Stream)
+	s.changeModel(renderer, left.Model, r.Position, func(m *Model) { m.InUse, m.LastUsed = max(0, m.InUse-1), r.At })
+	s.changePool(renderer, func(p *Pool) { p.Load = p.Load.Served(r.At.Sub(left.Since).Seconds()) })
 }
 
 func (s *State) evolveSession(r Recorded) {
@@ -300,31 +312,35 @@ func (s *State) evolveSessionRequested(r Recorded, e SessionRequested) {
 		until := r.At.Add(seconds(e.WaitSeconds))
 		n.WaitUntil = &until
 	}
-	n.Number, n.Seconds = s.arrive(r, e.Model, e.Owner, false)
+	n.Number, n.Seconds = s.asks(r, e.Model, e.Owner, false)
 	s.put(n)
-	s.cameAgain(rendererOf(r.Stream), e.Model)
+	if !s.cameAgain(rendererOf(r.Stream), e.Model) {
+		s.arrive(r)
+	}
 }
 
-// cameAgain takes a booking for a model to be that of a client who was refused before.
-func (s *State) cameAgain(id domain.RendererID, m domain.ModelKey) {
+// cameAgain takes a booking for a model to be that of a client who was refused before, if there is one.
+func (s *State) cameAgain(id domain.RendererID, m domain.ModelKey) bool {
 	ps := s.pools[id]
 	if ps == nil || ps.pool == nil {
-		return
+		return false
 	}
 	if i := slices.IndexFunc(ps.pool.Unmet, func(u Unmet) bool { return u.Model == m }); i >= 0 {
 		s.changePool(id, func(p *Pool) { p.Unmet = slices.Delete(slices.Clone(p.Unmet), i, i+1) })
+		return true
 	}
+	return false
 }
 
 func (s *State) evolveAllocated(r Recorded, e SessionAllocated) {
 	if before := s.sessions[e.Session]; before != nil {
 		s.began(r, false, before.Expected)
 	}
-	u := User{Kind: UserSession, ID: string(e.Session), Model: e.Model, Since: r.At}
+	u, asked := User{Kind: UserSession, ID: string(e.Session), Model: e.Model, Since: r.At}, r.At
 	if x := s.sessions[e.Session]; x != nil {
-		u.Seconds = x.Seconds
+		u.Seconds, asked = x.Seconds, x.RequestedAt
 	}
-	s.take(r, e.Resource, u, e.Warm)
+	s.take(r, e.Resource, u, asked, e.Warm)
 	s.firstFrame(r, e.Model, e.Waited, e.Warm)
 	s.changeSession(e.Session, func(x *Session) {
 		x.enter(SessionStateLoading, r.At)
@@ -360,7 +376,7 @@ func (s *State) evolveSessionEnd(r Recorded) {
 	if before == nil {
 		return
 	}
-	s.leave(before.Resource, UserSession, string(id), r.At)
+	s.leave(r, before.Resource, UserSession, string(id))
 	if before.Holding() && before.AllocatedAt != nil {
 		held := r.At.Sub(*before.AllocatedAt).Seconds()
 		s.changePool(rendererOf(r.Stream), func(p *Pool) {

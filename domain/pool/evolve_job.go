@@ -14,7 +14,7 @@ func (s *State) evolveJob(r Recorded) {
 			Priority: e.Priority, Deadline: e.Deadline, After: e.After, Pending: e.Pending, MaxAttempts: e.MaxAttempts, TimeoutSeconds: e.TimeoutSeconds,
 			CallbackURL: e.CallbackURL, Warning: e.Warning, State: JobStateWaiting, StateSince: r.At, SubmittedAt: r.At,
 		}
-		n.Number, n.Seconds = s.arrive(r, e.Model, e.Owner, true)
+		n.Number, n.Seconds = s.asks(r, e.Model, e.Owner, true)
 		s.put(n)
 	case JobRejected: // the log remembers it; there is no job
 	case JobUnblocked:
@@ -30,6 +30,7 @@ func (s *State) evolveJob(r Recorded) {
 				x.Warning = e.Warning
 			}
 		})
+		s.arrive(r)
 	case JobYielding:
 		s.changeJob(e.Job, func(x *Job) { x.Yielding = &r.At })
 	case JobMoved:
@@ -40,11 +41,14 @@ func (s *State) evolveJob(r Recorded) {
 		if before := s.jobs[e.Job]; before != nil {
 			s.began(r, true, before.Expected)
 		}
-		u := User{Kind: UserJob, ID: string(e.Job), Model: e.Model, Since: r.At}
+		u, asked := User{Kind: UserJob, ID: string(e.Job), Model: e.Model, Since: r.At}, r.At
 		if x := s.jobs[e.Job]; x != nil {
 			u.Seconds = x.Seconds
+			if x.QueuedAt != nil {
+				asked = *x.QueuedAt
+			}
 		}
-		s.take(r, e.Resource, u, e.Warm)
+		s.take(r, e.Resource, u, asked, e.Warm)
 		s.firstFrame(r, e.Model, e.Waited, e.Warm)
 		s.changeJob(e.Job, func(x *Job) {
 			x.enter(JobStateAssigned, r.At)
@@ -92,7 +96,7 @@ func (s *State) evolveJobEnd(r Recorded) {
 	}
 	if before := s.jobs[id]; before != nil {
 		if before.Holding() {
-			s.leave(before.Resource, UserJob, string(id), r.At)
+			s.leave(r, before.Resource, UserJob, string(id))
 		}
 		s.changeJob(id, change)
 	}

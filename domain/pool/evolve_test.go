@@ -1,6 +1,7 @@
 package pool_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -47,7 +48,7 @@ func TestChangedVisitsWhatChangedOnceInOrder(t *testing.T) {
 	}
 	var views []string
 	w.state.Changed(func(k pool.Key, e any) { views = append(views, k.View) })
-	if len(views) != 4 || views[0] != pool.ViewResources || views[1] != pool.ViewPools || views[2] != pool.ViewOwners || views[3] != pool.ViewSessions {
+	if !slices.Equal(views, []string{pool.ViewResources, pool.ViewModels, pool.ViewPools, pool.ViewOwners, pool.ViewSessions}) {
 		t.Errorf("%q", views)
 	}
 	w.state.Rollback()

@@ -106,6 +106,9 @@ func Orders(s *State) []string {
 				all = line(all, id, fmt.Sprintf("rank %d %s %s", q.Rank, l.Model, l.Key), l.Requests, func(r *placement.Request) any { return r.ID })
 			}
 		}
+		if t := p.tally; t.busy != 0 || t.waiting != 0 || len(t.asked) > 0 {
+			all = append(all, fmt.Sprintf("%s asks for %v", id, t))
+		}
 		all = line(all, id, "copies", slices.Sorted(maps.Keys(p.copies)), func(m domain.ModelKey) any { return fmt.Sprint(m, " ", p.copies[m]) })
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.dependents)) {
@@ -177,6 +180,17 @@ func SortedOrders(s *State) []string {
 			}
 		}
 		slices.SortStableFunc(p.timed, func(a, b *Job) int { return a.Deadline.Compare(*b.Deadline) })
+		for _, r := range p.resources {
+			p.tally.busy += len(r.Users)
+		}
+		p.tally.waiting = len(p.waiting) + len(p.queue)
+		p.tally.asked = map[domain.ModelKey]int{}
+		for _, e := range p.waiting {
+			p.tally.asked[e.Model]++
+		}
+		for _, j := range append(slices.Clone(p.queue), p.blocked...) {
+			p.tally.asked[j.Model]++
+		}
 		for _, j := range AllJobs(s) {
 			if r := s.resources[j.Resource]; j.Renderer == id && j.Holding() && r.State == ResourceStateReady {
 				p.copies[j.Model]++

@@ -158,10 +158,10 @@ func (w *world) jobFields(r pool.Recorded) string {
 	return ""
 }
 
-// demo is a renderer with one slot and one model on a resource, from 0 to 2 resources.
+// demo is a renderer with one slot and one model on a resource, from 0 to 2 resources, scaled by what is asked for.
 func demo(change ...func(*domain.Renderer)) domain.Renderer {
 	r := domain.Renderer{ID: "demo", CommandLine: "renderer", ModelLoading: domain.LoadHTTP, Slots: 1, ModelsPerResource: 1,
-		Scaling: domain.ScalingSettings{Max: 2, Idle: domain.Duration(5 * time.Minute)}}
+		Scaling: domain.ScalingSettings{Max: 2, Idle: domain.Duration(5 * time.Minute), ScalingPolicy: domain.ScalingPolicy{Policy: domain.ScalingDemand}}}
 	for _, c := range change {
 		c(&r)
 	}

@@ -115,8 +115,8 @@ func (m *machine) unfinished() string {
 // anIdlePoolGoesToItsMinimum: to nothing, where nothing is to be kept.
 func (m *machine) anIdlePoolGoesToItsMinimum() {
 	m.Helper()
-	for range 6 {
-		m.pass(6 * time.Minute)
+	for range 6 { // a pool whose starts take long is kept for about thirty of them
+		m.pass(6 * time.Hour)
 		m.try(pool.Tick{})
 		m.progress(func() bool { return true })
 	}

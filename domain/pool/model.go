@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/rendering-resource-manager/rrm/domain"
+	"github.com/rendering-resource-manager/rrm/domain/scaling"
 )
 
 // Model is what has been learned about a model in one pool.
@@ -21,6 +22,8 @@ type Model struct {
 	Uses        int               `json:"uses"`       // sessions and jobs that were given a slot
 	WarmUses    int               `json:"warm_uses"`  // those of them that found it loaded
 	LastUsed    time.Time         `json:"last_used"`
+	InUse       int               `json:"in_use,omitempty"`       // slots that are held for it
+	Pattern     scaling.Pattern   `json:"idle_pattern,omitempty"` // how long it was unused before it was wanted again
 
 	Recent   [3]float64 `json:"recent,omitzero"` // requests of late, each forgotten at its own pace, see demandScales
 	RecentAt time.Time  `json:"recent_at,omitzero"`

@@ -113,6 +113,13 @@ func TestAResourceIsReachedElsewhere(t *testing.T) {
 	w.when(pool.ReportAddress{Resource: w.r(1), Address: "127.0.0.1:40022"}, "resource.readdressed r1")
 	w.silent(pool.ReportAddress{Resource: w.r(1), Address: "127.0.0.1:40022"})
 	w.silent(pool.ReportAddress{Resource: w.r(1)})
+	// A node that is told of later than the renderer answers.
+	w.when(pool.ReportAddress{Resource: w.r(1), Address: "127.0.0.1:40022", Node: "n7"}, "resource.readdressed r1")
+	w.silent(pool.ReportAddress{Resource: w.r(1), Address: "127.0.0.1:40022", Node: "n7"})
+	w.silent(pool.ReportAddress{Resource: w.r(1), Address: "127.0.0.1:40022"})
+	if r := w.state.Resource(w.r(1)); r.Node != "n7" {
+		t.Errorf("%+v", r)
+	}
 	if r := w.state.Resource(w.r(1)); r.Address != "127.0.0.1:40022" || len(r.Users) != 1 || r.State != pool.ResourceStateReady {
 		t.Errorf("%+v", r)
 	}
@@ -129,6 +136,15 @@ func TestTimeAtTheSchedulerEnds(t *testing.T) {
 	}
 	w.do(pool.StopResource{Resource: w.r(1), Reason: "its time ends"})
 	if s := w.state.Session("s1"); s.Moves != 1 || s.Warning != "" || s.Ended {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A drain without a reason warns its sessions all the same.
+func TestADrainWarns(t *testing.T) {
+	w := given(t, demo(size(1, 1))).up()
+	w.do(book("s1", "A"), pool.DrainResource{Resource: w.r(1)})
+	if s := w.state.Session("s1"); s.Warning != "it is drained" || s.GoesAt != nil {
 		t.Errorf("%+v", s)
 	}
 }

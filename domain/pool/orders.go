@@ -37,6 +37,8 @@ func without[E any](list []E, e E, order func(a, b E) int) []E {
 
 // place takes an entity into the maps and orders, in place of what had its key.
 func (s *State) place(entity any) {
+	s.count(s.get(keyOf(entity)), -1)
+	s.count(entity, 1)
 	switch e := entity.(type) {
 	case *Service:
 		s.service = e
@@ -158,6 +160,7 @@ func (s *State) unlink(j *Job) {
 }
 
 func (s *State) remove(k Key) {
+	s.count(s.get(k), -1)
 	switch e := s.get(k).(type) {
 	case *Pool:
 		s.pools[e.Settings.ID].pool = nil

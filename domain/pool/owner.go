@@ -71,8 +71,8 @@ func (s *State) expectHoldOf(p *Pool, o *Owner) float64 {
 	return (n*o.HoldSeconds + ownerCounts*mean) / (n + ownerCounts)
 }
 
-// arrive counts a request for a model and says its number and how long it is expected to use a slot.
-func (s *State) arrive(r Recorded, m domain.ModelKey, o domain.Owner, job bool) (number int64, seconds float64) {
+// asks counts a request for a model and says its number and how long it is expected to use a slot.
+func (s *State) asks(r Recorded, m domain.ModelKey, o domain.Owner, job bool) (number int64, seconds float64) {
 	renderer := rendererOf(r.Stream)
 	p := s.pools[renderer]
 	if p == nil || p.pool == nil {

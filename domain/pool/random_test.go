@@ -29,6 +29,8 @@ var (
 	policies  = []domain.ScalingPolicy{
 		{}, {Policy: "demand"}, {Policy: "buffer", Parameters: domain.Parameters{"size": "2"}},
 		{Policy: "buffer", Parameters: domain.Parameters{"size": "40%", "up_per_minute": "2", "down_per_minute": "1"}},
+		{Policy: "forecast"}, {Policy: "forecast", Parameters: domain.Parameters{"risk": "0.3", "window": "5m", "up_per_minute": "1"}},
+		{Policy: "queue-time", Parameters: domain.Parameters{"goal": "20s"}},
 	}
 )
 

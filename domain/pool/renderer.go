@@ -35,6 +35,7 @@ type Pool struct {
 	LastFailure  string          `json:"last_failure,omitempty"`
 	Unmet        []Unmet         `json:"unmet,omitempty"` // bookings refused for want of a slot, oldest first
 	LastScaling  *Scaling        `json:"last_scaling,omitempty"`
+	Load         scaling.Load    `json:"load,omitzero"` // what is learned of the demand
 
 	policy *chosen // what the settings choose, made when it is first needed
 }
@@ -42,15 +43,35 @@ type Pool struct {
 // chosen is what the settings say of scaling, read once.
 type chosen struct {
 	scaling.Policy
-	limits scaling.Change
+	limits     scaling.Change
+	goal       *scaling.Goal // of queue-time, if that may decide
+	spans      scaling.Spans // with the start left out
+	head, tail float64       // of what patterns of use say
 }
 
 func (p *Pool) chosen() *chosen {
 	if p.policy == nil {
-		set := p.Settings.Scaling.ScalingPolicy
-		p.policy = &chosen{Policy: scaling.New(set), limits: scaling.Change{UpPerMinute: set.Count("up_per_minute"), DownPerMinute: set.Count("down_per_minute")}}
+		set := p.Settings.Scaling
+		learns := set.Learning()
+		p.policy = &chosen{
+			Policy: scaling.New(set.ScalingPolicy),
+			limits: scaling.Change{UpPerMinute: set.Count("up_per_minute"), DownPerMinute: set.Count("down_per_minute")},
+			spans:  scaling.Spans{Window: learns.Duration("window"), Risk: learns.Number("risk")},
+			head:   learns.Number("head"), tail: learns.Number("tail"),
+		}
+		if learns.Policy == domain.ScalingQueueTime {
+			p.policy.spans.Risk, p.policy.spans.Goal = 1-learns.Number("share"), learns.Duration("goal")
+		}
+		p.policy.goal = scaling.QueueTime(p.policy.Policy)
 	}
 	return p.policy
+}
+
+// spans are the lengths that learning of the demand depends on.
+func (p *Pool) spans() scaling.Spans {
+	s := p.chosen().spans
+	s.Start = seconds(p.expectStart())
+	return s
 }
 
 // scaler is the policy of scaling that the settings choose.

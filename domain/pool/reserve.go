@@ -216,7 +216,7 @@ func (s *State) evolveMoved(r Recorded, e JobMoved) {
 	if before == nil {
 		return
 	}
-	s.leave(before.Resource, UserJob, string(e.Job), r.At)
+	s.leave(r, before.Resource, UserJob, string(e.Job))
 	s.changeJob(e.Job, func(x *Job) {
 		x.enter(JobStateQueued, r.At)
 		x.Code, x.Reason, x.QueuedAt = "moved", e.Reason, &r.At

@@ -124,13 +124,14 @@ func (r *Resource) addUser(u User) {
 	}
 }
 
-// dropUser frees the slot of a session or job; absent is fine.
-func (r *Resource) dropUser(kind, id string, at time.Time) {
+// dropUser frees the slot of a session or job, and gives what it was; absent is fine.
+func (r *Resource) dropUser(kind, id string, at time.Time) (left User) {
 	i := slices.IndexFunc(r.Users, func(u User) bool { return u.Kind == kind && u.ID == id })
 	if i < 0 {
-		return
+		return left
 	}
-	if h := r.Holds(r.Users[i].Model); h != nil {
+	left = r.Users[i]
+	if h := r.Holds(left.Model); h != nil {
 		h.Users--
 		h.LastUsed = at
 		from := r.Users[i].Since
@@ -145,6 +146,7 @@ func (r *Resource) dropUser(kind, id string, at time.Time) {
 	if len(r.Users) == 0 && r.State == ResourceStateReady {
 		r.IdleSince = &at
 	}
+	return left
 }
 
 func (r *Resource) dropModel(m domain.ModelKey) {

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/rendering-resource-manager/rrm/domain"
 	"github.com/rendering-resource-manager/rrm/domain/placement"
@@ -37,6 +38,9 @@ var eventRules = []func(*world, pool.Recorded) error{
 	aModelIsLoadedOnlyWhereThereIsRoom,
 	noJobTakesASlotThatAWaitingSessionCouldUse,
 	aPoolNeverGrowsBeyondItsLimit,
+	theLastWarmHolderOfAModelInDemandStays,
+	noPoolGrowsWhileItIsBackedOff,
+	aPoolChangesNoFasterThanItMay,
 	nothingHappensToWhatHasEnded,
 	aDecisionHasAReasonAndIsSmall,
 	noOwnerGetsMoreThanItsQuota,
@@ -361,6 +365,82 @@ func aPoolNeverGrowsBeyondItsLimit(w *world, r pool.Recorded) error {
 	id := domain.RendererID(strings.TrimPrefix(string(r.Stream), "pool/"))
 	if p := w.fold.Pool(id); p == nil || len(w.fold.ResourcesOf(id)) >= p.Settings.Scaling.Max {
 		return fmt.Errorf("%d resources have not ended, and the pool is %+v", len(w.fold.ResourcesOf(id)), p)
+	}
+	return nil
+}
+
+// theLastWarmHolderOfAModelInDemandStays: unless the limit was lowered, or it makes room where all that may be there is there.
+func theLastWarmHolderOfAModelInDemandStays(w *world, r pool.Recorded) error {
+	e, ok := r.Event.(pool.PoolScaled)
+	id := domain.RendererID(strings.TrimPrefix(string(r.Stream), "pool/"))
+	live := w.fold.ResourcesOf(id)
+	if !ok || len(live) > w.fold.Pool(id).Settings.Scaling.Max || strings.HasPrefix(e.Decision.Reason, "makes room") {
+		return nil
+	}
+	for _, stop := range e.Stop {
+		for _, h := range w.fold.Resource(stop).Models {
+			others := slices.ContainsFunc(live, func(x *pool.Resource) bool {
+				return x.Live() && !slices.Contains(e.Stop, x.ID) && x.Holds(h.Model) != nil
+			})
+			if who := w.whoWants(id, h.Model); who != "" && !others {
+				return fmt.Errorf("%s is the last that holds %s, and %s wants it", stop, h.Model, who)
+			}
+		}
+	}
+	return nil
+}
+
+// whoWants names somebody who waits for a model, or was refused it a moment ago.
+func (w *world) whoWants(id domain.RendererID, m domain.ModelKey) string {
+	for _, s := range pool.AllSessions(w.fold) {
+		if s.Renderer == id && s.Model == m && s.Waiting() {
+			return "session " + string(s.ID)
+		}
+	}
+	for _, j := range pool.AllJobs(w.fold) {
+		if j.Renderer == id && j.Model == m && (j.State == pool.JobStateQueued || j.State == pool.JobStateWaiting) {
+			return "job " + string(j.ID)
+		}
+	}
+	for _, u := range w.fold.Pool(id).Unmet {
+		if u.Model == m && w.now.Before(u.Until) {
+			return "a client who was refused"
+		}
+	}
+	return ""
+}
+
+func noPoolGrowsWhileItIsBackedOff(w *world, r pool.Recorded) error {
+	e, ok := r.Event.(pool.ResourceRequested)
+	if !ok || e.Launcher == domain.LauncherStatic {
+		return nil
+	}
+	p := w.fold.Pool(domain.RendererID(strings.TrimPrefix(string(r.Stream), "pool/")))
+	if p.BackoffUntil != nil && w.now.Before(*p.BackoffUntil) {
+		return fmt.Errorf("its pool is backed off until %s", p.BackoffUntil)
+	}
+	return nil
+}
+
+// aPoolChangesNoFasterThanItMay in a minute; what lies above a lowered limit goes all the same.
+func aPoolChangesNoFasterThanItMay(w *world, r pool.Recorded) error {
+	e, ok := r.Event.(pool.PoolScaled)
+	if !ok || strings.HasPrefix(e.Decision.Reason, "makes room") {
+		return nil
+	}
+	id := domain.RendererID(strings.TrimPrefix(string(r.Stream), "pool/"))
+	set := w.fold.Pool(id).Settings.Scaling
+	up, down, started, stopped := set.Count("up_per_minute"), set.Count("down_per_minute"), 0, len(e.Stop)
+	started = max(0, e.To-e.From+len(e.Stop))
+	since := w.now.Add(-time.Minute)
+	if l := w.fold.Pool(id).LastScaling; l != nil && l.MinuteFrom.After(since) {
+		started, stopped = started+l.Started, stopped+l.Stopped
+	}
+	if up > 0 && e.To > e.From && started > up {
+		return fmt.Errorf("%d were started in a minute, and %d may be", started, up)
+	}
+	if over := len(w.fold.ResourcesOf(id)) > set.Max; down > 0 && len(e.Stop) > 0 && stopped > down && !over {
+		return fmt.Errorf("%d were stopped in a minute, and %d may be", stopped, down)
 	}
 	return nil
 }

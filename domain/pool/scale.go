@@ -43,6 +43,7 @@ func (p *poolState) fixed() bool {
 func (d *decider) scaleOnce(p *poolState) bool {
 	id, in := p.pool.Settings.ID, d.scalingInputs(p)
 	plan := scaling.Decide(p.pool.scaler(), &in)
+	in.Idlers = nil // the record is of values
 	if plan.Start == 0 && len(plan.Stop) == 0 {
 		d.makeRoom(p, in)
 		return false
@@ -59,7 +60,7 @@ func (d *decider) scaleOnce(p *poolState) bool {
 	return true
 }
 
-// makeRoom stops the longest idle resource that was started with overrides,
+// makeRoom stops an idle resource that was started with overrides,
 // when others wait, the pool is full, and nothing is coming or leaving for them.
 func (d *decider) makeRoom(p *poolState, in scaling.Inputs) {
 	if in.Waiting == 0 || in.Occupied < in.Max || in.ComingSlots > 0 || in.Now.Before(in.BackoffUntil) {
@@ -68,7 +69,7 @@ func (d *decider) makeRoom(p *poolState, in scaling.Inputs) {
 	if slices.ContainsFunc(p.resources, func(r *Resource) bool { return !r.Live() }) {
 		return
 	}
-	if r := longestIdle(p.resources, kind{}); r != nil {
+	if r := d.dispensable(p, kind{}); r != nil {
 		reason := "makes room: it serves only sessions with the same overrides, and others wait"
 		d.scaled(p, in.Live, -1, []domain.ResourceID{r.ID}, reason)
 		d.emit(p.pool.Settings.ID, ResourceStopping{Resource: r.ID, Reason: reason})
@@ -81,68 +82,6 @@ func (d *decider) request(p *Pool, w wish, reason string) {
 		Resource: d.nextResource(p), Launcher: p.Settings.With(w.overrides).Launcher, Slots: p.Settings.Slots, Model: w.model, Overrides: w.overrides,
 		MaxModels: p.Settings.ModelsPerResource, MemoryMiB: p.Settings.MemoryMiB, Reason: reason,
 	})
-}
-
-func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
-	set := p.pool.Settings
-	in := scaling.Inputs{
-		Now: d.at, Min: set.Scaling.Min, Max: set.Scaling.Max, Buffer: set.Scaling.Buffer, Slots: set.Slots,
-		Idle: set.Scaling.Idle.Std(), Occupied: len(p.resources), Change: p.pool.change(d.at),
-	}
-	for _, e := range p.waiting {
-		if e.Overrides == nil { // grant saw to the others
-			in.Waiting++
-		}
-	}
-	// A job that waits for its next attempt, or for a busy warm copy, is no reason to start a
-	// resource: the first cannot begin yet, the second would rather not.
-	ahead := map[domain.ModelKey]int{}
-	for _, j := range d.dueJobs(p) {
-		if !d.waitsForWarm(p, j, ahead[j.Model], d.want(p, j.Model).LoadSeconds) {
-			in.Waiting++
-		}
-		ahead[j.Model]++
-	}
-	for _, u := range p.pool.Unmet {
-		if d.at.Before(u.Until) {
-			in.Unmet++
-		}
-	}
-	if p.pool.BackoffUntil != nil {
-		in.BackoffUntil = *p.pool.BackoffUntil
-	}
-	over, bound := in.Occupied > in.Max, set.ModelLoading == domain.LoadCommandLine
-	for _, r := range p.resources {
-		if r.Live() {
-			in.Live++
-		}
-		if r.Key == "" { // the others serve only who asks for the same
-			in.FreeSlots += r.Free()
-			in.Busy += len(r.Users)
-		}
-		if r.Key == "" && r.Coming() {
-			in.ComingSlots += r.Slots
-		}
-		if (in.Waiting == 0 || bound) && r.IdleSince != nil && (over || d.at.Sub(*r.IdleSince) >= in.Idle && !(bound && d.missed(p, r.Model))) {
-			one := scaling.Idle{Resource: r.ID, Since: *r.IdleSince, Models: len(r.Models)}
-			if r.Key == "" {
-				one.Slots = r.Slots // to be kept free for whoever comes; those of the others are for few
-			}
-			in.IdleOnes = append(in.IdleOnes, one)
-		}
-	}
-	if len(ahead) > 0 { // the reserve is free for sessions only, so that it is nothing to jobs that wait
-		in.FreeSlots = max(0, in.FreeSlots-p.reserve())
-	}
-	if bound {
-		in.Waiting, in.Unmet, in.Buffer, in.Min = 0, 0, 0, 0 // grant saw to these; a resource without a model would serve nobody
-	}
-	return in
-}
-
-// missed says whether a booking for the model was refused a moment ago: its client will come again.
-func (d *decider) missed(p *poolState, m domain.ModelKey) bool {
-	return slices.ContainsFunc(p.pool.Unmet, func(u Unmet) bool { return u.Model == m && d.at.Before(u.Until) })
 }
 
 // wish is a resource that only some can use: one that keeps a model for life,
@@ -168,7 +107,7 @@ func (w wish) String() string {
 }
 
 // grant starts a resource for each wish that is not coming; where the pool is
-// full the longest idle resource makes room.
+// full an idle resource makes room.
 func (d *decider) grant(p *poolState, wishes []wish) {
 	id := p.pool.Settings.ID
 	if p.pool.BackoffUntil != nil && d.at.Before(*p.pool.BackoffUntil) {
@@ -190,12 +129,15 @@ func (d *decider) grant(p *poolState, wishes []wish) {
 		coming[k] += p.pool.Settings.Slots // also where room is only being made: it comes as soon as there is room
 		live := len(p.resources)
 		reason := fmt.Sprintf("no resource with %s has a free slot", w)
+		if c := p.pool.change(d.at); c.UpPerMinute > 0 && c.Started >= c.UpPerMinute {
+			return
+		}
 		if live < p.pool.Settings.Scaling.Max {
 			d.scaled(p, live-leaving, 1, nil, reason)
 			d.request(p.pool, w, reason)
 		} else if leaving > 0 {
 			leaving-- // its place will be free in a moment
-		} else if r := longestIdle(p.resources, k); r != nil {
+		} else if r := d.dispensable(p, k); r != nil {
 			d.scaled(p, live, -1, []domain.ResourceID{r.ID}, "makes room: "+reason)
 			d.emit(id, ResourceStopping{Resource: r.ID, Reason: "makes room: " + reason})
 		}
@@ -244,14 +186,18 @@ func anyFree(resources []*Resource, m domain.ModelKey) bool {
 	return slices.ContainsFunc(resources, func(r *Resource) bool { return r.Model == m && r.Key == "" && r.Free() > 0 })
 }
 
-func longestIdle(resources []*Resource, but kind) *Resource {
+// dispensable is the idle resource that makes room for others: the longest
+// idle that nobody waits for, else the longest idle.
+func (d *decider) dispensable(p *poolState, but kind) *Resource {
 	var found *Resource
-	for _, r := range resources {
+	foundWanted := false
+	for _, r := range p.resources {
 		if r.State != ResourceStateReady || r.IdleSince == nil || r.Model == but.model && r.Key == but.key {
 			continue
 		}
-		if found == nil || r.IdleSince.Before(*found.IdleSince) {
-			found = r
+		wanted := slices.ContainsFunc(r.Models, func(h Loaded) bool { return d.wanted(p, h.Model) })
+		if found == nil || foundWanted && !wanted || foundWanted == wanted && r.IdleSince.Before(*found.IdleSince) {
+			found, foundWanted = r, wanted
 		}
 	}
 	return found

@@ -77,9 +77,10 @@ func TestAJobThatPausesStartsNoResource(t *testing.T) {
 	w := given(t, demo(size(0, 1), func(r *domain.Renderer) { r.Scaling.Idle = 0 }))
 	w.do(job("j1", "A"))
 	w.up()
-	// It will be tried again in a second; meanwhile the resource is idle, and goes.
-	w.when(w.failed(1, "j1", pool.ClassTransient), "job.retried j1 transient in 1s", "pool.scaled 1 to 0 without r1", "resource.stopping r1")
-	w.do(pool.ReportStopped{Resource: w.r(1)})
+	// It will be tried again in a second; meanwhile the resource is idle, but it is the last that has the model.
+	w.when(w.failed(1, "j1", pool.ClassTransient), "job.retried j1 transient in 1s")
+	w.do(pool.StopResource{Resource: w.r(1)})
+	w.when(pool.ReportStopped{Resource: w.r(1)}, "resource.stopped r1")
 	w.tick(time.Second, "pool.scaled 0 to 1", "resource.requested r2")
 }
 

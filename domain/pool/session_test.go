@@ -48,6 +48,10 @@ func TestABookingOfAPoolThatIsFull(t *testing.T) {
 	w.when(release("s1"), "session.released s1", "model.evicted r1 A for B", "model.loading r1 B", "session.allocated s2 r1 cold")
 }
 
+func static(most int) domain.Renderer {
+	return demo(size(0, most), func(r *domain.Renderer) { r.Launcher = domain.LauncherStatic })
+}
+
 func TestTheReasonsOfARefusal(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -57,6 +61,12 @@ func TestTheReasonsOfARefusal(t *testing.T) {
 		{"may be started", func() *world { return given(t, demo()) }, "has to be started"},
 		{"is coming", func() *world { return given(t, demo(size(1, 1))) }, "is requested"},
 		{"limit of 0", func() *world { return given(t, demo(size(0, 0))) }, "the limit of \"demo\" is 0"},
+		{"machines that come by themselves", func() *world { return given(t, static(0)) }, "no machine of \"demo\" is there"},
+		{"machines that come by themselves, all in use", func() *world {
+			w := given(t, static(9))
+			w.do(pool.RegisterResource{Resource: "gpu7", Renderer: "demo", Address: "h:1"}, pool.ReportReady{Resource: "gpu7", Address: "h:1"}, book("s", "B"))
+			return w
+		}, "all 1 slots of \"demo\" are in use, and its machines come by themselves"},
 		{"no room beside models in use", func() *world {
 			w := given(t, demo(size(1, 1), slots(2))).up()
 			w.do(book("s", "B"))

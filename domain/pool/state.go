@@ -61,6 +61,7 @@ type poolState struct {
 	blocked   []*Job      // waiting for other jobs, by Seq
 	holding   []*Session  // with a slot, by Seq
 
+	tally  tally
 	copies map[domain.ModelKey]int // slots of ready resources that jobs hold, by model
 	uses   map[domain.Owner]use    // for quotas; nil until one asks
 

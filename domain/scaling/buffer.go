@@ -36,6 +36,8 @@ func (b buffer) Wish(in *Inputs) Wish {
 	missing := max(0, in.Waiting-in.ComingSlots) + max(0, keep+in.Unmet-in.spareSlots())
 	return Wish{
 		Least: in.Live + in.resources(missing), Free: keep + in.Unmet, Idle: in.Idle,
-		Reason: fmt.Sprintf("%d slots are in use or asked for and %d are free or coming; the buffer is %d", asked, in.FreeSlots+in.ComingSlots, keep),
+		Reason: func() string {
+			return fmt.Sprintf("%d slots are in use or asked for and %d are free or coming; the buffer is %d", asked, in.FreeSlots+in.ComingSlots, keep)
+		},
 	}
 }

@@ -37,15 +37,15 @@ func TestBuffer(t *testing.T) {
 		{name: "the pool's own buffer is the least", size: "20%", in: Inputs{Buffer: 3, Busy: 4, Live: 4, Occupied: 4}, start: 3},
 		{name: "several slots each", size: "3", in: Inputs{Slots: 2}, start: 2},
 		{name: "too many go when they have been idle", size: "1", in: Inputs{Busy: 1, Live: 4, Occupied: 4, FreeSlots: 3,
-			IdleOnes: []Idle{idle("r1", 5*time.Minute, 1), idle("r2", 6*time.Minute, 1), idle("r3", time.Minute, 0)}}, stop: []domain.ResourceID{"r2", "r1"}},
+			Idlers: these(idle("r1", 5*time.Minute, 1), idle("r2", 6*time.Minute, 1), idle("r3", time.Minute, 0))}, stop: []domain.ResourceID{"r2", "r1"}},
 		{name: "not more than leave the buffer", size: "50%", in: Inputs{Busy: 2, Live: 5, Occupied: 5, FreeSlots: 3,
-			IdleOnes: []Idle{idle("r1", time.Hour, 1), idle("r2", time.Hour, 1), idle("r3", time.Hour, 0)}}, stop: []domain.ResourceID{"r3"}},
+			Idlers: these(idle("r1", time.Hour, 1), idle("r2", time.Hour, 1), idle("r3", time.Hour, 0))}, stop: []domain.ResourceID{"r3"}},
 		{name: "no more in a minute than may be started", size: "9", in: Inputs{Change: Change{UpPerMinute: 4, Started: 1}}, start: 3},
 		{name: "none in this minute", size: "9", in: Inputs{Change: Change{UpPerMinute: 4, Started: 5}}},
 		{name: "no more in a minute than may be stopped", size: "0", in: Inputs{Live: 2, Occupied: 2, FreeSlots: 2, Change: Change{DownPerMinute: 2, Stopped: 1},
-			IdleOnes: []Idle{idle("r1", time.Hour, 1), idle("r2", time.Hour, 1)}}, stop: []domain.ResourceID{"r1"}},
+			Idlers: these(idle("r1", time.Hour, 1), idle("r2", time.Hour, 1))}, stop: []domain.ResourceID{"r1"}},
 		{name: "the limit goes before that", size: "0", in: Inputs{Live: 102, Occupied: 102, FreeSlots: 2, Change: Change{DownPerMinute: 1, Stopped: 1},
-			IdleOnes: []Idle{idle("r1", 0, 1), idle("r2", 0, 1)}}, stop: []domain.ResourceID{"r1", "r2"}},
+			Idlers: these(idle("r1", 0, 1), idle("r2", 0, 1))}, stop: []domain.ResourceID{"r1", "r2"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in := c.in

@@ -20,13 +20,14 @@ func (demand) Wish(in *Inputs) Wish {
 	forBuffer := max(0, in.Buffer-spare)
 	w := Wish{Free: in.Buffer + in.Unmet, Idle: in.Idle}
 	w.Least = in.Live + in.resources(forQueue+max(forUnmet, forBuffer))
-	switch {
-	case forQueue > 0:
-		w.Reason = fmt.Sprintf("%d wait and %d slots are coming", in.Waiting, in.ComingSlots)
-	case forUnmet > 0 && forUnmet >= forBuffer:
-		w.Reason = fmt.Sprintf("%d bookings were refused for want of a slot", in.Unmet)
-	default:
-		w.Reason = fmt.Sprintf("%d free slots are fewer than the buffer of %d", spare, in.Buffer)
+	w.Reason = func() string {
+		switch {
+		case forQueue > 0:
+			return fmt.Sprintf("%d wait and %d slots are coming", in.Waiting, in.ComingSlots)
+		case forUnmet > 0 && forUnmet >= forBuffer:
+			return fmt.Sprintf("%d bookings were refused for want of a slot", in.Unmet)
+		}
+		return fmt.Sprintf("%d free slots are fewer than the buffer of %d", spare, in.Buffer)
 	}
 	return w
 }

@@ -21,27 +21,48 @@ type Inputs struct {
 	Now          time.Time     `json:"-"`
 	Min          int           `json:"min"`
 	Max          int           `json:"max"`
-	Buffer       int           `json:"buffer"` // free slots to keep
-	Slots        int           `json:"slots"`  // of one resource
+	Buffer       int           `json:"buffer"`          // free slots to keep
+	Slots        int           `json:"slots"`           // of one resource
+	Bound        bool          `json:"bound,omitempty"` // each keeps one model for life: none is started but for who waits for its model
 	Idle         time.Duration `json:"-"`
-	Occupied     int           `json:"occupied"`      // resources not ended, those on their way out too
-	Live         int           `json:"live"`          // coming or ready
-	ComingSlots  int           `json:"coming_slots"`  // on resources that are not ready yet
-	FreeSlots    int           `json:"free_slots"`    // on ready resources
-	Busy         int           `json:"busy"`          // slots in use on ready resources
-	Waiting      int           `json:"waiting"`       // sessions and jobs that no free slot could take
-	Unmet        int           `json:"unmet"`         // bookings refused a moment ago
-	BackoffUntil time.Time     `json:"backoff_until"` // no starts before
+	Occupied     int           `json:"occupied"`               // resources not ended, those on their way out too
+	Live         int           `json:"live"`                   // coming or ready
+	ComingSlots  int           `json:"coming_slots"`           // on resources that are not ready yet
+	FreeSlots    int           `json:"free_slots"`             // on ready resources
+	Busy         int           `json:"busy"`                   // slots in use on ready resources
+	Waiting      int           `json:"waiting"`                // sessions and jobs that no free slot could take, the first of a long queue
+	Unmet        int           `json:"unmet"`                  // bookings refused a moment ago
+	BackoffUntil time.Time     `json:"backoff_until,omitzero"` // no starts before
 	Change       Change        `json:"-"`
-	IdleOnes     []Idle        `json:"-"` // at least those that may go: idle for long enough, or all where there are too many
+
+	// What is learned, and what follows from it.
+	Backlog  int      `json:"backlog"`        // like Waiting, of the whole queue
+	Oldest   float64  `json:"oldest_seconds"` // how long the first of them has waited
+	Start    float64  `json:"start_seconds"`  // how long a start takes
+	Serve    float64  `json:"serve_seconds"`  // how long who waits will hold a slot
+	Freeing  float64  `json:"freeing"`        // slots in use that come free each second
+	Ahead    Forecast `json:"forecast"`       // of the time that a start takes
+	Lateness float64  `json:"lateness"`       // of queue-time; see Load
+
+	// Idlers gives the ready resources without users that a wish may stop, and
+	// how many live resources hold each of their models. It is asked only when something may go.
+	Idlers func(Wish) ([]Idle, map[domain.ModelKey]int) `json:"-"`
 }
 
 // Idle is a ready resource without users.
 type Idle struct {
 	Resource domain.ResourceID
 	Since    time.Time
-	Models   int // loaded
 	Slots    int // of FreeSlots on it: its own, as the settings may have changed; 0 if it serves only some
+	Models   []Warm
+}
+
+// Warm is a model that an idle resource has loaded.
+type Warm struct {
+	Model  domain.ModelKey
+	Wanted bool    // somebody waits for it, or was refused it a moment ago
+	Kept   bool    // it is likely to be wanted again soon enough
+	Worth  float64 // seconds of loading that it saves, by how lately it was used
 }
 
 // Change is how fast a pool may change, and what it did in this minute.
@@ -67,7 +88,11 @@ type Wish struct {
 	Most   int           // with more, idle ones go
 	Free   int           // and only while so many free slots are left
 	Idle   time.Duration // and only after so long without users
-	Reason string        // for starting; a sentence's part
+	Reason func() string // for starting; asked only when some are started
+	Spare  func() string // for stopping; nil: that they were idle for so long
+
+	// Patterns keeps the last resource that holds a model which is likely to be wanted again soon.
+	Patterns bool
 }
 
 // Plan is the outcome. At most one of Start and Stop is set.
@@ -87,6 +112,10 @@ func New(p domain.ScalingPolicy) Policy {
 	switch p.Policy {
 	case domain.ScalingBuffer:
 		return newBuffer(p)
+	case domain.ScalingQueueTime:
+		return newQueueTime(p)
+	case domain.ScalingForecast:
+		return forecast{}
 	default:
 		return demand{}
 	}
@@ -104,52 +133,84 @@ func Decide(policy Policy, in *Inputs) Plan {
 }
 
 func grow(in *Inputs, w Wish) Plan {
-	need, reason := w.Least-in.Live, w.Reason
-	if in.Min-in.Live > need {
-		need, reason = in.Min-in.Live, fmt.Sprintf("%d resources are fewer than the minimum of %d", in.Live, in.Min)
-	}
-	need = min(need, in.Max-in.Occupied)
+	need := min(max(w.Least, in.Min)-in.Live, in.Max-in.Occupied)
 	if c := in.Change; c.UpPerMinute > 0 {
 		need = min(need, c.UpPerMinute-c.Started)
 	}
-	if need <= 0 || in.Now.Before(in.BackoffUntil) {
+	if need <= 0 || in.Bound || in.Now.Before(in.BackoffUntil) {
 		return Plan{}
 	}
-	return Plan{Start: need, Reason: reason}
+	if in.Min > w.Least {
+		return Plan{Start: need, Reason: fmt.Sprintf("%d resources are fewer than the minimum of %d", in.Live, in.Min)}
+	}
+	return Plan{Start: need, Reason: w.Reason()}
 }
 
-// shrink stops idle resources, the coldest first. Nothing goes while somebody waits.
+// shrink stops idle resources, the least wanted first. Nothing goes while
+// somebody waits; and the last holder of a model that somebody wants goes only
+// where the limit was lowered.
 func shrink(in *Inputs, w Wish) Plan {
-	if in.Waiting > 0 {
+	over := in.Live - in.Max // the limit was lowered: idle ones go at once
+	spare, spareSlots := in.Live-max(in.Min, w.Most), in.FreeSlots-w.Free
+	if c := in.Change; c.DownPerMinute > 0 {
+		spare = min(spare, c.DownPerMinute-c.Stopped)
+	}
+	if in.Waiting > 0 || in.Idlers == nil || spare <= 0 && over <= 0 {
 		return Plan{}
 	}
-	spare, spareSlots := in.Live-max(in.Min, w.Most), in.FreeSlots-w.Free
-	may := len(in.IdleOnes)
-	if c := in.Change; c.DownPerMinute > 0 {
-		may = c.DownPerMinute - c.Stopped
-	}
-	idle := slices.Clone(in.IdleOnes)
-	slices.SortFunc(idle, func(a, b Idle) int {
-		return cmp.Or(cmp.Compare(a.Models, b.Models), a.Since.Compare(b.Since), cmp.Compare(a.Resource, b.Resource))
-	})
-	over := in.Live - in.Max // the limit was lowered: idle ones go at once
+	idle, holders := in.Idlers(w)
+	slices.SortFunc(idle, func(a, b Idle) int { return byWorth(a, b, holders) })
 	var p Plan
 	for _, r := range idle {
 		must := len(p.Stop) < over
-		due := in.Now.Sub(r.Since) >= w.Idle && len(p.Stop) < may && spare > 0 && (r.Slots == 0 || spareSlots >= r.Slots)
+		due := in.Now.Sub(r.Since) >= w.Idle && spare > 0 && (r.Slots == 0 || spareSlots >= r.Slots) && !r.last(w, holders)
 		if !must && !due {
 			continue
 		}
 		p.Stop = append(p.Stop, r.Resource)
 		spare, spareSlots = spare-1, spareSlots-r.Slots
+		for _, m := range r.Models {
+			holders[m.Model]--
+		}
 	}
 	if len(p.Stop) > 0 {
 		p.Reason = fmt.Sprintf("idle for %s and more", w.Idle)
+		if w.Spare != nil {
+			p.Reason = fmt.Sprintf("%s; %d resources are too many", w.Spare(), in.Live)
+		}
 		if over > 0 {
 			p.Reason = fmt.Sprintf("%d resources are more than the maximum of %d", in.Live, in.Max)
 		}
 	}
 	return p
+}
+
+// last says whether the resource is the last that holds a model which has to stay.
+func (r Idle) last(w Wish, holders map[domain.ModelKey]int) bool {
+	return slices.ContainsFunc(r.Models, func(m Warm) bool {
+		return holders[m.Model] <= 1 && (m.Wanted || m.Kept && w.Patterns)
+	})
+}
+
+// byWorth puts first what is missed least: nobody wants it, it holds nothing
+// that others do not hold, it holds least, it was idle longest.
+func byWorth(a, b Idle, holders map[domain.ModelKey]int) int {
+	wantedA, worthA := a.worth(holders)
+	wantedB, worthB := b.worth(holders)
+	return cmp.Or(cmp.Compare(wantedA, wantedB), cmp.Compare(worthA, worthB), cmp.Compare(len(a.Models), len(b.Models)),
+		a.Since.Compare(b.Since), cmp.Compare(a.Resource, b.Resource))
+}
+
+func (r Idle) worth(holders map[domain.ModelKey]int) (wanted int, worth float64) {
+	for _, m := range r.Models {
+		if m.Wanted {
+			wanted++
+		}
+		if holders[m.Model] <= 1 {
+			worth += m.Worth
+		}
+	}
+	return wanted, worth
 }
 
 // resources is how many hold so many slots.

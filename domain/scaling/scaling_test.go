@@ -16,7 +16,24 @@ var now = time.Date(2026, 3, 2, 14, 0, 0, 0, time.UTC)
 
 // idle is a resource with one slot, unused for so long.
 func idle(id domain.ResourceID, since time.Duration, models int) Idle {
-	return Idle{Resource: id, Since: now.Add(-since), Models: models, Slots: 1}
+	r := Idle{Resource: id, Since: now.Add(-since), Slots: 1}
+	for i := range models {
+		r.Models = append(r.Models, Warm{Model: domain.ModelKey(fmt.Sprint(id, "-", i)), Worth: 1})
+	}
+	return r
+}
+
+// these are the idle ones, and no others hold their models unless some of them do.
+func these(all ...Idle) func(Wish) ([]Idle, map[domain.ModelKey]int) {
+	return func(Wish) ([]Idle, map[domain.ModelKey]int) {
+		holders := map[domain.ModelKey]int{}
+		for _, r := range all {
+			for _, m := range r.Models {
+				holders[m.Model]++
+			}
+		}
+		return slices.Clone(all), holders
+	}
 }
 
 func TestDecide(t *testing.T) {
@@ -52,18 +69,18 @@ func TestDecide(t *testing.T) {
 		{name: "backed off", in: Inputs{Waiting: 1, BackoffUntil: now.Add(time.Nanosecond)}},
 		{name: "backed off until now", in: Inputs{Waiting: 1, BackoffUntil: now}, start: 1},
 
-		{name: "idle for long enough", in: Inputs{Live: 1, Occupied: 1, FreeSlots: 1, IdleOnes: []Idle{idle("r1", 5*time.Minute, 1)}}, stop: []domain.ResourceID{"r1"}, reason: "idle for 5m"},
-		{name: "not idle for long enough", in: Inputs{Live: 1, Occupied: 1, FreeSlots: 1, IdleOnes: []Idle{idle("r1", 5*time.Minute-1, 1)}}},
+		{name: "idle for long enough", in: Inputs{Live: 1, Occupied: 1, FreeSlots: 1, Idlers: these(idle("r1", 5*time.Minute, 1))}, stop: []domain.ResourceID{"r1"}, reason: "idle for 5m"},
+		{name: "not idle for long enough", in: Inputs{Live: 1, Occupied: 1, FreeSlots: 1, Idlers: these(idle("r1", 5*time.Minute-1, 1))}},
 		{name: "the coldest goes first, then the longest idle", in: Inputs{Min: 1, Live: 4, Occupied: 4, FreeSlots: 4,
-			IdleOnes: []Idle{idle("r1", time.Hour, 2), idle("r2", 9*time.Minute, 1), idle("r3", 8*time.Minute, 0), idle("r4", 10*time.Minute, 1)}},
+			Idlers: these(idle("r1", time.Hour, 2), idle("r2", 9*time.Minute, 1), idle("r3", 8*time.Minute, 0), idle("r4", 10*time.Minute, 1))},
 			stop: []domain.ResourceID{"r3", "r4", "r2"}},
-		{name: "none below the minimum", in: Inputs{Min: 1, Live: 1, Occupied: 1, FreeSlots: 1, IdleOnes: []Idle{idle("r1", time.Hour, 0)}}},
-		{name: "none while somebody waits", in: Inputs{Waiting: 1, ComingSlots: 1, Live: 2, Occupied: 2, FreeSlots: 1, IdleOnes: []Idle{idle("r1", time.Hour, 0)}}},
-		{name: "none of the buffer", in: Inputs{Buffer: 1, Live: 2, Occupied: 2, FreeSlots: 2, IdleOnes: []Idle{idle("r1", time.Hour, 0), idle("r2", time.Hour, 0)}}, stop: []domain.ResourceID{"r1"}},
-		{name: "none that a refused client may come back for", in: Inputs{Unmet: 1, Live: 1, Occupied: 1, FreeSlots: 1, IdleOnes: []Idle{idle("r1", time.Hour, 0)}}},
-		{name: "one with fewer slots than the settings say now", in: Inputs{Slots: 4, Live: 1, Occupied: 1, FreeSlots: 1, IdleOnes: []Idle{idle("r1", time.Hour, 0)}}, stop: []domain.ResourceID{"r1"}},
+		{name: "none below the minimum", in: Inputs{Min: 1, Live: 1, Occupied: 1, FreeSlots: 1, Idlers: these(idle("r1", time.Hour, 0))}},
+		{name: "none while somebody waits", in: Inputs{Waiting: 1, ComingSlots: 1, Live: 2, Occupied: 2, FreeSlots: 1, Idlers: these(idle("r1", time.Hour, 0))}},
+		{name: "none of the buffer", in: Inputs{Buffer: 1, Live: 2, Occupied: 2, FreeSlots: 2, Idlers: these(idle("r1", time.Hour, 0), idle("r2", time.Hour, 0))}, stop: []domain.ResourceID{"r1"}},
+		{name: "none that a refused client may come back for", in: Inputs{Unmet: 1, Live: 1, Occupied: 1, FreeSlots: 1, Idlers: these(idle("r1", time.Hour, 0))}},
+		{name: "one with fewer slots than the settings say now", in: Inputs{Slots: 4, Live: 1, Occupied: 1, FreeSlots: 1, Idlers: these(idle("r1", time.Hour, 0))}, stop: []domain.ResourceID{"r1"}},
 		{name: "the limit was lowered: idle ones go at once, the buffer notwithstanding", in: Inputs{Buffer: 4, Live: 6, Occupied: 6, FreeSlots: 3,
-			IdleOnes: []Idle{idle("r1", 0, 1), idle("r2", 0, 0), idle("r3", 0, 2)}}, stop: []domain.ResourceID{"r2", "r1"}, reason: "more than the maximum of 4"},
+			Idlers: these(idle("r1", 0, 1), idle("r2", 0, 0), idle("r3", 0, 2))}, stop: []domain.ResourceID{"r2", "r1"}, reason: "more than the maximum of 4"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in := c.in
@@ -93,14 +110,16 @@ func someInputs(t *rapid.T) Inputs {
 	in.Waiting = n("waiting", 12)
 	coming := n("coming", 3)
 	in.ComingSlots = coming * in.Slots
+	var ones []Idle
 	for i := range n("idle", 4) {
 		o := idle(domain.ResourceID(fmt.Sprint("r", i)), time.Duration(n("minutes", 10))*time.Minute, n("models", 2))
 		o.Slots = in.Slots
-		in.IdleOnes = append(in.IdleOnes, o)
+		ones = append(ones, o)
 	}
+	in.Idlers = these(ones...)
 	busy := n("busy", 4)
-	in.FreeSlots = len(in.IdleOnes)*in.Slots + n("free", busy*(in.Slots-1))
-	in.Live = coming + len(in.IdleOnes) + busy
+	in.FreeSlots = len(ones)*in.Slots + n("free", busy*(in.Slots-1))
+	in.Live = coming + len(ones) + busy
 	in.Occupied = in.Live + n("leaving", 2)
 	if n("failing", 4) == 0 {
 		in.BackoffUntil = now.Add(time.Duration(n("backoff", 2)) * time.Second)
@@ -138,7 +157,8 @@ func TestDecideTwiceChangesNothingMore(t *testing.T) {
 		}
 		in.Live, in.Occupied, in.ComingSlots = in.Live+p.Start, in.Occupied+p.Start, in.ComingSlots+p.Start*in.Slots
 		in.Live, in.Occupied, in.FreeSlots = in.Live-len(p.Stop), in.Occupied-len(p.Stop), in.FreeSlots-len(p.Stop)*in.Slots
-		in.IdleOnes = slices.DeleteFunc(in.IdleOnes, func(i Idle) bool { return slices.Contains(p.Stop, i.Resource) })
+		ones, _ := in.Idlers(Wish{})
+		in.Idlers = these(slices.DeleteFunc(ones, func(i Idle) bool { return slices.Contains(p.Stop, i.Resource) })...)
 		if again := Decide(demand{}, &in); again.Start > 0 || len(again.Stop) > 0 {
 			t.Fatalf("first %+v, then %+v on %+v", p, again, in)
 		}

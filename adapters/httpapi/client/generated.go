@@ -1071,7 +1071,7 @@ type ScalingSettings struct {
 	// Parameters The policy's own settings: numbers, durations such as `30s`, percentages such as `20%`.
 	Parameters PolicyParameters `json:"parameters,omitempty,omitzero"`
 
-	// Policy What decides the size within these bounds: `demand` or `buffer`.
+	// Policy What decides the size within these bounds: `forecast` (the default), `queue-time`, `buffer` or `demand`.
 	Policy string `json:"policy,omitempty,omitzero"`
 
 	// Shadow A policy that decides how many resources there should be. As `shadow`, what it would do is recorded and compared, and nothing is done.

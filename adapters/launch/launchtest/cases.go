@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,9 +18,10 @@ import (
 func (s suite) testLife(t *testing.T, l Launcher) {
 	r := s.launch(t, l, s.spec("life", ""))
 	o := s.ready(t, l, r)
-	if o.Node == "" {
-		t.Error("no node is named")
-	}
+	s.eventually(t, s.Patience, func() (bool, string) { // a batch system may be told of later than the renderer answers
+		o = s.observe(t, l, o.Launched)
+		return o.Node != "", "no node is named"
+	})
 	if s.Bring == nil { // who starts nothing knows of no start, and has no orphans to list
 		if o.Started.IsZero() || time.Since(o.Started) > time.Minute {
 			t.Errorf("started at %v, want just now", o.Started)
@@ -356,6 +359,28 @@ func (s suite) testArguments(t *testing.T, l Launcher) {
 	}
 	if fileExists(marker) {
 		t.Error("a shell carried out an argument")
+	}
+}
+
+func (s suite) testWorkDir(t *testing.T, l Launcher) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := s.spec("workdir", "")
+	spec.Renderer.WorkDir = dir
+	o := s.ready(t, l, s.launch(t, l, spec))
+	if got, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", ask[int](t, o, "/pid"))); err != nil || got != dir {
+		t.Errorf("it works in %q, %v; want %q", got, err, dir)
+	}
+	spec = s.spec("no-workdir", "")
+	spec.Renderer.WorkDir = dir + "/not-there"
+	r, err := l.Launch(t.Context(), spec)
+	if err == nil { // the node says so, and not by running it elsewhere
+		s.cleanUp(t, l, r)
+		s.gone(t, l, r, s.Patience)
+	} else if refusal, ok := domain.AsRefusal(err); !ok || !strings.Contains(refusal.Reason, "not-there") {
+		t.Errorf("a directory that does not exist: %v", err)
 	}
 }
 

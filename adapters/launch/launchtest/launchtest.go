@@ -91,6 +91,7 @@ func Run(t *testing.T, make func(*testing.T) Launcher, opts Options) {
 		{"a resource killed from outside is seen as gone", suite.testKilled, true},
 		{"environment values arrive unchanged", suite.testEnvironment, false},
 		{"arguments arrive unchanged and placeholders are filled in", suite.testArguments, false},
+		{"the working directory is entered", suite.testWorkDir, false},
 		{"an unknown placeholder is refused by name", suite.testUnknownPlaceholder, false},
 		{"what was never launched is gone", suite.testNeverLaunched, true},
 	} {

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
@@ -91,8 +92,13 @@ func (l *Launcher) command(spec domain.LaunchSpec, port int) (*exec.Cmd, error) 
 	if err != nil {
 		return nil, err
 	}
+	if r.WorkDir != "" { // else the failure would be told of the program
+		if st, err := os.Stat(r.WorkDir); err != nil || !st.IsDir() {
+			return nil, launchFailed("the working directory %s is none: %v", r.WorkDir, err)
+		}
+	}
 	return &exec.Cmd{
-		Path: program, Args: argv, Env: env, Dir: l.opts.WorkDir,
+		Path: program, Args: argv, Env: env, Dir: cmp.Or(r.WorkDir, l.opts.WorkDir),
 		// A session of its own: no terminal's Ctrl-C reaches it, and it leads the group that Stop ends.
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}, nil

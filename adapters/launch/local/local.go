@@ -46,7 +46,7 @@ type Options struct {
 	Service string
 	// BinDirs are searched for a bare program name before PATH is.
 	BinDirs []string
-	// WorkDir is the working directory of the processes; empty: that of rrm.
+	// WorkDir is the working directory of processes whose settings name none; empty: that of rrm.
 	WorkDir string
 	// Logger is told of what nobody asked for: leftovers killed, outputs cut. Nil: slog.Default().
 	Logger *slog.Logger

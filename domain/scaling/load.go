@@ -1,0 +1,402 @@
+package scaling
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// Load is what is learned of the demand on one pool, folded from its events.
+// It is part of the pool's row, so it is small and of a fixed size.
+//
+// Time is cut into intervals as long as a start takes, because what is started
+// now helps from the end of one on. Of each interval the highest offered load
+// counts: the slots that would have been in use if there had been enough.
+//
+// The forecast for the next interval is Level + Persistence * (peak - Level):
+// what is usual, and the part of the present deviation that usually lasts (the
+// best linear forecast of a first-order autoregressive process; Box and Jenkins
+// 1970). Beside it stands the same with the usual load of this hour of the
+// week, learned over the weeks; each of the two counts by how right it has
+// been. By how much forecasts were too low is kept as well, see Misses, and gives
+// the margin. Intervals count by their requests: a quiet night does not make a
+// busy day look well served.
+type Load struct {
+	At      time.Time `json:"at,omitzero"` // up to when all is folded in
+	Offered float64   `json:"offered"`     // slots that would be in use by now, had nobody had to wait, at the mean time that one is held
+	Serves  int       `json:"serves"`
+	Serve   float64   `json:"serve_seconds"` // mean time that a slot is held, over about the last hundred
+	Busy    int       `json:"busy"`          // slots in use since At
+	Waiting int       `json:"waiting"`
+
+	Smooth   float64   `json:"smooth"`           // the load, averaged over a moment
+	Interval float64   `json:"interval_seconds"` // length of the one under way
+	Until    time.Time `json:"until,omitzero"`   // its end
+	Arrivals int       `json:"arrivals"`         // in it
+	Peak     float64   `json:"peak"`             // highest offered load in it
+	Before   float64   `json:"peak_before"`      // in the one before
+	Gone     float64   `json:"forecast"`         // what was forecast for the one under way
+	GoneHour float64   `json:"forecast_by_hour"` // what the hours of the week forecast
+
+	HeldUntil  time.Time `json:"held_until,omitzero"` // end of the time of stabilisation under way
+	Held       float64   `json:"held"`                // highest load in it
+	HeldBefore float64   `json:"held_before"`
+
+	Often    float64 `json:"often"`  // share of the intervals with requests
+	Closed   int     `json:"closed"` // intervals
+	Awake    bool    `json:"awake"`  // a margin is kept in this interval
+	Weight   float64 `json:"weight"` // of the intervals learned from
+	Typical  float64 `json:"typical_arrivals"`
+	Level    float64 `json:"level"`
+	Variance float64 `json:"variance"`
+	Lasting  float64 `json:"covariance"`       // with the interval before
+	Misses   Misses  `json:"misses,omitempty"` // by how much the forecasts were too low
+	Lateness float64 `json:"lateness"`         // the same for the goal of queue-time
+	Errors   float64 `json:"error"`            // mean squared error of the forecast by what is recent
+	ByHour   float64 `json:"error_by_hour"`
+
+	HourFrom    time.Time  `json:"hour_from,omitzero"` // since when this hour is observed
+	HourSum     float64    `json:"hour_sum"`           // slot-seconds in it
+	Hours       []byte     `json:"hours,omitempty"`    // usual load by hour of the week, Sunday 0:00 UTC first; see hourValue
+	IdleSince   *time.Time `json:"idle_since,omitempty"`
+	IdlePattern Pattern    `json:"idle_pattern,omitempty"` // how long the pool was unused before it was wanted again
+}
+
+// Spans are the lengths that learning depends on.
+type Spans struct {
+	Start  time.Duration // how long a start takes, as learned
+	Window time.Duration // of stabilisation
+	Risk   float64       // share of the requests that may find no slot
+	Goal   time.Duration // of waiting, where there is one
+}
+
+// How far back learning reaches, and the bounds of an interval.
+const (
+	learnIntervals = 60 // of those with requests; 45 to 720 change little
+	learnServes    = 100
+	learnErrors    = 60
+	learnOften     = 60
+	priorOften     = 4 // intervals without requests, before any were seen
+	maxMargin      = 10
+	maxRelative    = 4 // an interval counts for four typical ones at most
+	shortest       = time.Second
+	longest        = 10 * time.Minute
+	mostIntervals  = 64 // closed one by one; after a longer silence the rest is passed over
+)
+
+func (s Spans) interval() time.Duration { return min(longest, max(shortest, s.Start)) }
+
+// Fold brings the load up to a time at which so many slots are in use and so
+// many wait, of whom arrived have just come.
+func (l Load) Fold(at time.Time, busy, waiting, arrived int, s Spans) Load {
+	l = l.advance(at, s)
+	if arrived > 0 && l.IdleSince != nil {
+		l.IdlePattern, l.IdleSince = l.IdlePattern.Add(at.Sub(*l.IdleSince)), nil
+	}
+	l.Busy, l.Waiting = busy, waiting
+	l.Offered += float64(arrived)
+	l.Arrivals += arrived
+	if busy+waiting == 0 && l.IdleSince == nil {
+		l.IdleSince = &at
+	} else if busy+waiting > 0 {
+		l.IdleSince = nil
+	}
+	l.Peak, l.Held = max(l.Peak, l.Smooth), max(l.Held, l.Smooth)
+	l.round()
+	return l
+}
+
+// round keeps what is written short. More digits would be believed by nobody.
+func (l *Load) round() {
+	for _, v := range []*float64{&l.Offered, &l.Smooth, &l.Serve, &l.Peak, &l.Before, &l.Gone, &l.GoneHour, &l.Held, &l.HeldBefore, &l.Weight, &l.Typical,
+		&l.Level, &l.Variance, &l.Lasting, &l.Lateness, &l.Errors, &l.ByHour, &l.HourSum, &l.Interval, &l.Often} {
+		*v = math.Round(*v*1e4) / 1e4
+	}
+}
+
+// Served counts a slot that was held for so long.
+func (l Load) Served(seconds float64) Load {
+	l.Serves++
+	l.Serve += (seconds - l.Serve) / float64(min(l.Serves, learnServes))
+	return l
+}
+
+// Waited tells queue-time whether somebody waited for too long, where the share miss may.
+func (l Load) Waited(late bool, miss float64) Load {
+	step := -miss
+	if late {
+		step++
+	}
+	l.Lateness = min(maxMargin, max(leastLateness, l.Lateness+learnLateness*step))
+	return l
+}
+
+// occupied is the offered load: of those who are there, as many as would be in
+// service had nobody had to wait. A queue that came in a burst does not stay, and
+// what serves it now was late. Where slots are held for long, those in use are no such remains.
+func (l Load) occupied() float64 {
+	offered := l.Offered
+	if l.serve() > l.Interval {
+		offered = max(offered, float64(l.Busy))
+	}
+	return min(float64(l.Busy+l.Waiting), offered)
+}
+
+// serve is the mean time that a slot is held, in seconds; long, so that each
+// who waits has one, while nothing is known.
+func (l Load) serve() float64 {
+	if l.Serves == 0 {
+		return serveUnseen
+	}
+	return max(0.001, l.Serve)
+}
+
+const serveUnseen = 300
+
+// moment is over how long the load is averaged, in seconds: a queue that is
+// gone within half of the time that a start takes, or of the goal, is no reason for a start.
+// A shorter moment costs more resources and shortens waits that are short already.
+func (l *Load) moment(s Spans) float64 {
+	if s.Goal > 0 {
+		return min(l.Interval, s.Goal.Seconds()) / 2
+	}
+	return l.Interval / 2
+}
+
+// asleep is the greatest chance that anybody comes within the time that a
+// start takes at which nothing is kept for whoever might: that of the default risk.
+const asleep = 0.05
+
+// chance is the chance that anybody comes within the next interval: as often as
+// there were requests in one lately; for a pool without users also by how long it usually is unused.
+func (l *Load) chance(at time.Time) float64 {
+	if l.IdleSince == nil {
+		return l.Often
+	}
+	return min(l.Often, l.IdlePattern.Soon(at.Sub(*l.IdleSince), time.Duration(l.Interval*float64(time.Second))))
+}
+
+func (l Load) advance(at time.Time, s Spans) Load {
+	if l.At.IsZero() {
+		l.At, l.HourFrom = at, at
+		l.begin(at, s)
+		l.HeldUntil = at.Add(max(s.Window, s.interval()))
+		return l
+	}
+	for range mostIntervals {
+		if at.Before(l.Until) {
+			break
+		}
+		l.decay(l.Until, s)
+		l.close(s)
+		l.begin(l.Until, s)
+	}
+	if !at.Before(l.Until) { // a long silence: nothing but what is in use is left of the load
+		l.decay(at, s)
+		l.hours(l.Until, at, float64(l.Busy))
+		l.Often *= math.Pow(1-1.0/learnOften, at.Sub(l.Until).Seconds()/l.Interval)
+		l.begin(at, s)
+		l.Before = l.Peak
+	}
+	l.decay(at, s)
+	if hold := max(s.Window, s.interval()); !at.Before(l.HeldUntil) {
+		l.HeldBefore, l.Held = l.Held, l.Smooth
+		if at.Sub(l.HeldUntil) >= hold {
+			l.HeldBefore = l.Held
+		}
+		l.HeldUntil = at.Add(hold)
+	}
+	return l
+}
+
+func (l *Load) decay(to time.Time, s Spans) {
+	if d := to.Sub(l.At).Seconds(); d > 0 {
+		was := l.occupied()
+		l.Smooth = was + (l.Smooth-was)*math.Exp(-d/(l.moment(s)))
+		l.Offered *= math.Exp(-d / l.serve())
+		l.At = to
+	}
+}
+
+// begin starts an interval, and notes what is forecast for it.
+func (l *Load) begin(at time.Time, s Spans) {
+	l.Before, l.Peak, l.Arrivals = l.Peak, l.Smooth, 0
+	length := s.interval()
+	l.Interval, l.Until = length.Seconds(), at.Add(length)
+	l.Gone, l.GoneHour, l.Awake = l.recent(l.Before), l.byHour(l.Before, at, l.Until), l.chance(at) > asleep
+}
+
+// close learns from the interval that ends.
+func (l *Load) close(s Spans) {
+	y := l.Peak
+	l.hours(l.Until.Add(-time.Duration(l.Interval*float64(time.Second))), l.Until, y)
+	l.Errors += (square(y-l.Gone) - l.Errors) / learnErrors
+	if l.GoneHour >= 0 {
+		l.ByHour += (square(y-l.GoneHour) - l.ByHour) / learnErrors
+	} else {
+		l.ByHour += (square(y-l.Gone) - l.ByHour) / learnErrors
+	}
+	l.Closed++
+	l.Often *= 1 - 1/float64(min(learnOften, l.Closed+priorOften))
+	if l.Arrivals == 0 {
+		return
+	}
+	l.Often += 1 / float64(min(learnOften, l.Closed+priorOften))
+	weight := 1.0
+	if l.Weight > 0 {
+		weight = min(maxRelative, float64(l.Arrivals)/l.Typical)
+	}
+	l.Weight = l.Weight*(1-1.0/learnIntervals) + weight
+	part := weight / l.Weight
+	l.Typical += part * (float64(l.Arrivals) - l.Typical)
+	f := l.mix(l.Gone, l.GoneHour)
+	if l.Awake {
+		l.Misses = l.Misses.Add((y-f)/deviation(f), weight)
+	}
+	if l.Level == 0 && l.Variance == 0 {
+		l.Level = y // the first
+	}
+	before, now := l.Before-l.Level, y-l.Level
+	l.Level += part * now
+	l.Variance += part * (now*now - l.Variance)
+	l.Lasting += part * (before*now - l.Lasting)
+}
+
+func square(v float64) float64 { return v * v }
+
+// recent is the forecast by what is recent, from the highest load of the interval before.
+func (l *Load) recent(peak float64) float64 {
+	if l.Weight == 0 || l.Variance <= 0 {
+		return peak
+	}
+	persistence := min(1, max(0, l.Lasting/l.Variance))
+	return max(0, l.Level+persistence*(peak-l.Level))
+}
+
+// byHour is the forecast by the hour of the week; negative where that is not known.
+func (l *Load) byHour(peak float64, now, then time.Time) float64 {
+	usual, usually := l.usual(now), l.usual(then)
+	if usual < 0 || usually < 0 {
+		return -1
+	}
+	persistence := 1.0
+	if l.Variance > 0 {
+		persistence = min(1, max(0, l.Lasting/l.Variance))
+	}
+	return max(0, usually+persistence*(peak-usual))
+}
+
+// mix counts each forecast by how right it has been.
+func (l *Load) mix(recent, byHour float64) float64 {
+	if byHour < 0 {
+		return recent
+	}
+	weight := 0.5
+	if sum := l.Errors + l.ByHour; sum > 0 {
+		weight = l.Errors / sum
+	}
+	return recent + weight*(byHour-recent)
+}
+
+// deviation is the unit in which errors of a forecast are told.
+func deviation(f float64) float64 { return math.Sqrt(max(1, f)) }
+
+// Forecast is what is expected of the time that a start takes.
+type Forecast struct {
+	Slots     float64 `json:"slots"`     // in use, at the highest
+	Deviation float64 `json:"deviation"` // of that forecast
+	Margin    float64 `json:"margin"`    // in deviations
+	Chance    float64 `json:"chance"`    // that anybody comes
+	ByHour    float64 `json:"by_hour"`   // what the hour of the week alone would say; -1: not known
+	Spread    float64 `json:"spread"`    // by how much five of six forecasts are too low at most
+	Held      float64 `json:"held"`      // highest load within the time of stabilisation
+}
+
+// Ahead is the forecast. The load must have been folded up to now.
+func (l Load) Ahead(s Spans) Forecast {
+	f := Forecast{Margin: l.Misses.Margin(s.Risk), Held: max(l.Held, l.HeldBefore)}
+	peak := max(l.Peak, l.Before)
+	then := l.At.Add(time.Duration(l.Interval * float64(time.Second)))
+	f.ByHour = l.byHour(peak, l.At, then)
+	f.Chance = l.chance(l.At)
+	recent := l.recent(peak)
+	if f.Chance <= min(s.Risk, asleep) {
+		recent, f.Margin = float64(l.Busy), 0
+	}
+	f.Slots = l.mix(recent, f.ByHour)
+	f.Deviation = deviation(f.Slots)
+	f.Spread = max(1, l.Misses.Margin(1.0/6)) * f.Deviation
+	return f
+}
+
+const hoursOfWeek = 7 * 24
+
+// hourOfWeek is in UTC: the habits of those who rise by another clock are learned all the same, and again after that is changed.
+func hourOfWeek(t time.Time) int {
+	t = t.UTC()
+	return int(t.Weekday())*24 + t.Hour()
+}
+
+// The load of an hour is kept in a byte, on a scale of sixteenths of a doubling: 4 % of precision up to 60,000. 0: not known.
+func hourByte(v float64) byte {
+	return byte(min(255, 1+math.Round(16*math.Log2(1+max(0, v)))))
+}
+
+func hourValue(b byte) float64 { return math.Exp2(float64(b-1)/16) - 1 }
+
+// usual is the usual load at a time; -1: not known. An hour of the week that was
+// not seen yet is taken to be like the same hour of the days that were.
+func (l *Load) usual(t time.Time) float64 {
+	if len(l.Hours) != hoursOfWeek {
+		return -1
+	}
+	hour := hourOfWeek(t)
+	if b := l.Hours[hour]; b > 0 {
+		return hourValue(b)
+	}
+	sum, n := 0.0, 0
+	for day := range 7 {
+		if b := l.Hours[day*24+hour%24]; b > 0 {
+			sum, n = sum+hourValue(b), n+1
+		}
+	}
+	if n == 0 {
+		return -1
+	}
+	return sum / float64(n)
+}
+
+// hours adds a time of one load to the hours that it is part of.
+func (l *Load) hours(from, to time.Time, load float64) {
+	for range hoursOfWeek + 1 {
+		end := from.Truncate(time.Hour).Add(time.Hour)
+		if to.Before(end) {
+			break
+		}
+		l.HourSum += load * max(0, end.Sub(from).Seconds())
+		l.endHour(end)
+		from = end
+	}
+	l.HourSum += load * max(0, to.Sub(from).Seconds())
+}
+
+// learnHour is the weight of the newest week.
+const learnHour = 0.3
+
+func (l *Load) endHour(end time.Time) {
+	observed := end.Sub(l.HourFrom).Seconds()
+	hour := hourOfWeek(end.Add(-time.Nanosecond))
+	if observed >= 1800 { // less than half of the hour does not stand for it
+		next := slices.Clone(l.Hours)
+		if len(next) != hoursOfWeek {
+			next = make([]byte, hoursOfWeek)
+		}
+		mean := l.HourSum / observed
+		if old := next[hour]; old > 0 {
+			mean = hourValue(old) + learnHour*(mean-hourValue(old))
+		}
+		next[hour] = hourByte(mean)
+		l.Hours = next
+	}
+	l.HourFrom, l.HourSum = end, 0
+}
