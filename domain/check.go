@@ -22,6 +22,7 @@ const (
 const (
 	defaultIdle         = 5 * time.Minute
 	defaultMoves        = 2
+	maxSpread           = 256
 	defaultSettled      = 5 * time.Second
 	defaultMax          = 4
 	defaultJobTimeout   = 30 * time.Minute
@@ -97,6 +98,9 @@ func DefaultScaling() ScalingSettings {
 	return ScalingSettings{Max: defaultMax, Idle: Duration(defaultIdle)}
 }
 
+// DefaultSpread is what a renderer gets whose settings do not speak of it.
+const DefaultSpread = 8
+
 // DefaultSessions is what a renderer gets whose settings do not speak of sessions at all.
 func DefaultSessions() SessionSettings {
 	return SessionSettings{Moves: defaultMoves, Settled: Duration(defaultSettled)}
@@ -169,6 +173,7 @@ func checkNumbers(r *Renderer) error {
 		{"scaling.min", r.Scaling.Min, 0, maxResources}, {"scaling.max", r.Scaling.Max, 0, maxResources},
 		{"scaling.buffer", r.Scaling.Buffer, 0, maxResources * maxSlots},
 		{"sessions.reserve", r.Sessions.Reserve, 0, maxResources * maxSlots}, {"sessions.moves", r.Sessions.Moves, 0, 100},
+		{"job.spread", r.Job.Spread, 0, maxSpread},
 		{"job.max_attempts", r.Job.MaxAttempts, 1, 20}, {"probe.failures", r.Probe.Failures, 1, 1000},
 	} {
 		if n.value < n.low || n.value > n.high {

@@ -49,7 +49,8 @@ type SessionSettings struct {
 // JobSettings are what a job gets that does not say otherwise.
 type JobSettings struct {
 	MaxAttempts int      `json:"max_attempts"`
-	Timeout     Duration `json:"timeout"` // of one attempt, loading excluded
+	Timeout     Duration `json:"timeout"`          // of one attempt, loading excluded
+	Spread      int      `json:"spread,omitempty"` // parts of a set of frames that are rendered at once, at most; 0 and 1: whole
 }
 
 // ProbeSettings say how the renderer's health is watched.

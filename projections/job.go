@@ -53,11 +53,16 @@ firsts AS MATERIALIZED (
   GROUP BY renderer
 )
 SELECT j.body, q.ahead, coalesce(u.running, 0) AS running, coalesce(f.sessions, 0) AS sessions,
-  CASE j.state WHEN 'succeeded' THEN 1 WHEN 'running' THEN coalesce(l.progress, 0) ELSE 0 END::double precision AS progress
+  CASE j.state WHEN 'succeeded' THEN 1 WHEN 'running' THEN coalesce(l.progress, 0) WHEN 'waiting' THEN coalesce(p.progress, 0) ELSE 0 END::double precision AS progress
 FROM page j
 LEFT JOIN queue q ON q.id = j.id
 LEFT JOIN firsts f ON q.id IS NOT NULL AND f.renderer = j.renderer
 LEFT JOIN uses u ON q.id IS NOT NULL AND u.renderer = j.renderer AND u.owner = j.owner
+LEFT JOIN LATERAL (
+  SELECT avg(CASE o.state WHEN 'succeeded' THEN 1 WHEN 'running' THEN coalesce(m.progress, 0) ELSE 0 END) AS progress
+  FROM jsonb_array_elements(j.body->'parts') x JOIN jobs o ON o.id = x->>'job'
+  LEFT JOIN liveness m ON m.kind = 'job' AND m.id = o.id
+) p ON j.state = 'waiting' AND j.body ? 'parts'
 LEFT JOIN liveness l ON l.kind = 'job' AND l.id = j.id
 ORDER BY j.seq DESC`
 
@@ -138,7 +143,8 @@ func (r *Reader) jobs(ctx context.Context, page string, args ...any) ([]JobView,
 // explain says what a job waits for that waits for other jobs, as pool.State.PlaceOfJob does.
 func (v *JobView) explain() {
 	if v.State == pool.JobStateWaiting {
-		v.Queue = &pool.Place{Code: "dependencies", Reason: fmt.Sprintf("waits for %d other jobs", len(v.Pending))}
+		place := v.WaitsFor()
+		v.Queue = &place
 	}
 }
 

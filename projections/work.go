@@ -31,6 +31,11 @@ func (w *Work) HeldJobs(ctx context.Context) ([]pool.Job, error) {
 	return bodies[pool.Job](ctx, w.db, `SELECT body FROM jobs WHERE NOT ended AND state IN ('assigned', 'running') ORDER BY seq`)
 }
 
+// GatheringJobs are all jobs whose parts are made and are to be put together, oldest first.
+func (w *Work) GatheringJobs(ctx context.Context) ([]pool.Job, error) {
+	return bodies[pool.Job](ctx, w.db, `SELECT body FROM jobs WHERE NOT ended AND state = 'waiting' AND body ? 'parts' AND NOT body ? 'pending' ORDER BY seq`)
+}
+
 // Settings are those of every renderer, removed ones too.
 func (w *Work) Settings(ctx context.Context) (map[domain.RendererID]domain.Renderer, error) {
 	pools, err := bodies[pool.Pool](ctx, w.db, `SELECT body FROM pools`)

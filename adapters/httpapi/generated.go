@@ -331,9 +331,15 @@ type Job struct {
 	// EventsURL Path of the job's stream of events.
 	EventsURL string `json:"events_url"`
 
+	// FirstFrame Of those that are left to make; absent: the first of all.
+	FirstFrame int `json:"first_frame,omitempty,omitzero"`
+
 	// ID An opaque identifier.
 	ID   ID      `json:"id"`
 	Kind JobKind `json:"kind"`
+
+	// LastFrame Of those that it makes; absent: to the last.
+	LastFrame int `json:"last_frame,omitempty,omitzero"`
 
 	// Late It can no longer make its deadline, or did not. While it waits it goes by its age.
 	Late        bool `json:"late,omitempty,omitzero"`
@@ -349,8 +355,14 @@ type Job struct {
 	NotBefore time.Time `json:"not_before,omitempty,omitzero"`
 
 	// Owner Who a session or job belongs to; at most 128 bytes of UTF-8 without control characters.
-	Owner    Owner `json:"owner"`
-	Priority int   `json:"priority"`
+	Owner Owner `json:"owner"`
+
+	// PartOf The set of frames of which it makes some.
+	PartOf ID `json:"part_of,omitempty,omitzero"`
+
+	// Parts It is rendered in parts, each a job of its own. Until they are made and put together it is `waiting` with the code `parts`; its progress is theirs.
+	Parts    []JobPart `json:"parts,omitempty,omitzero"`
+	Priority int       `json:"priority"`
 
 	// Progress Of the present attempt.
 	Progress float64 `json:"progress"`
@@ -402,6 +414,15 @@ type JobList struct {
 	NextCursor string `json:"next_cursor,omitempty,omitzero"`
 }
 
+// JobPart defines model for JobPart.
+type JobPart struct {
+	FirstFrame int `json:"first_frame"`
+
+	// Job An opaque identifier.
+	Job       ID  `json:"job"`
+	LastFrame int `json:"last_frame"`
+}
+
 // JobRequest defines model for JobRequest.
 type JobRequest struct {
 	// After Jobs that must have succeeded before this one is queued.
@@ -449,6 +470,9 @@ type JobResult struct {
 type JobSettings struct {
 	// MaxAttempts Attempts in all.
 	MaxAttempts *int `json:"max_attempts,omitempty"`
+
+	// Spread In how many parts a set of frames may be rendered at once, where that ends it sooner; 0 and 1: whole.
+	Spread *int `json:"spread,omitempty"`
 
 	// Timeout Of one attempt, loading excluded: `1s` to `168h`. Default `30m`.
 	Timeout Duration `json:"timeout,omitempty,omitzero"`

@@ -30,6 +30,10 @@ func jobAnswer(v *projections.JobView) Job {
 	if len(j.After) > 0 {
 		out.After = each(j.After, text[domain.JobID])
 	}
+	out.PartOf, out.FirstFrame, out.LastFrame = ID(j.PartOf), j.FirstFrame, j.LastFrame
+	for _, p := range j.Parts {
+		out.Parts = append(out.Parts, JobPart{Job: ID(p.Job), FirstFrame: p.First, LastFrame: p.Last})
+	}
 	if j.Result != nil {
 		out.Result = JobResult{ContentType: j.Result.ContentType, Bytes: j.Result.Bytes, URL: jobURL(j.ID) + "/result"}
 	}

@@ -123,6 +123,7 @@ func settingsOf(id domain.RendererID, in *RendererSettings) (domain.Renderer, er
 	r.Scaling.ScalingPolicy, r.Scaling.Shadow = policy, shadow
 	r.Job.MaxAttempts, r.Probe.Failures = or(in.Job.MaxAttempts, 0), or(in.Probe.Failures, 0)
 	r.Quotas = quotasOf(&in.Quotas)
+	r.Job.Spread = or(in.Job.Spread, domain.DefaultSpread)
 	r.Sessions = domain.DefaultSessions()
 	r.Sessions.Reserve, r.Sessions.Moves = in.Sessions.Reserve, or(in.Sessions.Moves, r.Sessions.Moves)
 	if r.Environment, err = environmentOf(in.EnvironmentVariables); err != nil {

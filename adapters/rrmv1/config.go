@@ -103,7 +103,7 @@ func (s *Server) createConfig(c *call) error {
 	if err != nil {
 		return err
 	}
-	r := domain.Renderer{ID: id, Launcher: s.Launcher, ModelLoading: domain.LoadNone, Slots: 1, ModelsPerResource: 1, Scaling: domain.DefaultScaling(), Sessions: domain.DefaultSessions()}
+	r := domain.Renderer{ID: id, Launcher: s.Launcher, ModelLoading: domain.LoadNone, Slots: 1, ModelsPerResource: 1, Scaling: domain.DefaultScaling(), Sessions: domain.DefaultSessions(), Job: domain.JobSettings{Spread: domain.DefaultSpread}}
 	in.apply(&r)
 	if err := s.configure(c, pool.ConfigureRenderer{Renderer: r, Create: true}); err != nil {
 		return err

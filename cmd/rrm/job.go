@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,6 +56,8 @@ func jobNote(j *client.Job) string {
 	switch {
 	case j.Queue.Position > 0:
 		return queuePlace(j.Queue)
+	case len(j.Parts) > 0 && j.EndedAt.IsZero():
+		return percent(j.Progress) + ", " + j.Queue.Reason
 	case j.State == client.JobStateRunning:
 		return percent(j.Progress)
 	case j.State == client.JobStateSucceeded:
@@ -147,6 +151,8 @@ func (c *call) jobDetails(j client.Job) {
 		{"Owner", j.Owner},
 		{"Resource", j.Resource},
 		{"Attempts", attempts(j)},
+		{"Parts", partsText(j)},
+		{"Part of", j.PartOf},
 		{"Moved", yes(j.Moves > 0, count(j.Moves, "time", "times")+" to make room for a session", "")},
 		{"Priority", yes(j.Priority != 0, itoa(j.Priority), "")},
 		{"Deadline", deadline},
@@ -158,6 +164,18 @@ func (c *call) jobDetails(j client.Job) {
 		{"Result", result},
 		{"Decision", decisionText(j.Decision)},
 	})
+}
+
+// partsText lists the parts of a set of frames, or the frames of a part.
+func partsText(j client.Job) string {
+	var lines []string
+	for _, p := range j.Parts {
+		lines = append(lines, fmt.Sprintf("%s (frames %d to %d)", p.Job, p.FirstFrame, p.LastFrame))
+	}
+	if j.PartOf != "" {
+		lines = append(lines, fmt.Sprintf("frames %d to %d", j.FirstFrame, j.LastFrame))
+	}
+	return strings.Join(lines, "\n")
 }
 
 func (p *program) cancelCommand() *cobra.Command {

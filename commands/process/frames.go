@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/rendering-resource-manager/rrm/domain"
 	"github.com/rendering-resource-manager/rrm/domain/pool"
@@ -66,6 +67,44 @@ func (m *Jobs) moved(ctx context.Context, c Renderer, j *pool.Job, r *pool.Resou
 	}
 	report(ctx, m.Reporter, m.Log, "jobs", pool.ReportJobMoved{Job: j.ID, Resource: r.ID, Frames: st.Frames})
 	return true
+}
+
+// gatherLimit bounds how long parts are put together before it is begun anew.
+const gatherLimit = 10 * time.Minute
+
+// gatherAll begins to put together the parts of every job whose parts are all made.
+func (m *Jobs) gatherAll(ctx context.Context, wanted map[string]bool) error {
+	jobs, err := m.Views.GatheringJobs(ctx)
+	for i := range jobs {
+		j := &jobs[i]
+		key := "gather " + string(j.ID)
+		wanted[key] = true
+		m.do(ctx, key, gatherLimit, func(ctx context.Context) { m.gather(ctx, j) })
+	}
+	return err
+}
+
+// gather stores one result of what the parts of a job made, and reports that.
+func (m *Jobs) gather(ctx context.Context, j *pool.Job) {
+	parts := make([]domain.JobID, len(j.Parts))
+	for i, p := range j.Parts {
+		parts[i] = p.Job
+	}
+	all := m.together(ctx, parts, nil)
+	defer func() { _ = all.Close() }()
+	n, err := m.Results.Store(ctx, j.ID, typeZip, all, m.MaxBytes)
+	done := pool.ReportJobGathered{Job: j.ID, Result: pool.Result{ContentType: typeZip, Bytes: n}}
+	if refusal, ok := domain.AsRefusal(err); ok && refusal.Kind == domain.KindInvalid {
+		done.Code, done.Reason = refusal.Code, refusal.Reason
+		err = nil
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			m.Log.Warn("the parts of a job could not be put together; it will be tried again", "job", j.ID, "error", err)
+		}
+		return
+	}
+	report(ctx, m.Reporter, m.Log, "jobs", done)
 }
 
 // errNotArchives: frames can be put together only where they come as archives.

@@ -52,9 +52,16 @@ func NewJobs(r Reporter, v Views, o Outside, p Progress, res Results, maxBytes i
 // RunOnce begins every job that has its slot and its model, and stops those that have been taken away.
 func (m *Jobs) RunOnce(ctx context.Context) error {
 	jobs, err := m.Views.HeldJobs(ctx)
-	if err != nil || len(jobs) == 0 {
-		m.keep(func(string) bool { return err != nil })
+	if err != nil {
 		return err
+	}
+	wanted := map[string]bool{}
+	if err := m.gatherAll(ctx, wanted); err != nil {
+		return err
+	}
+	if len(jobs) == 0 {
+		m.keep(func(key string) bool { return wanted[key] })
+		return nil
 	}
 	resources, err := m.Views.LiveResources(ctx)
 	if err != nil {
@@ -64,7 +71,6 @@ func (m *Jobs) RunOnce(ctx context.Context) error {
 	for i := range resources {
 		by[resources[i].ID] = &resources[i]
 	}
-	wanted := map[string]bool{}
 	for i := range jobs {
 		j := &jobs[i]
 		key := string(attemptID(j))

@@ -39,7 +39,8 @@ func (s *site) LiveResources(context.Context) ([]pool.Resource, error) {
 	defer s.mu.Unlock()
 	return slices.Clone(s.resources), nil
 }
-func (s *site) HeldJobs(context.Context) ([]pool.Job, error) { return nil, nil }
+func (s *site) HeldJobs(context.Context) ([]pool.Job, error)      { return nil, nil }
+func (s *site) GatheringJobs(context.Context) ([]pool.Job, error) { return nil, nil }
 func (s *site) Settings(context.Context) (map[domain.RendererID]domain.Renderer, error) {
 	set, err := domain.Renderer{ID: "demo", CommandLine: "x", WaitUntilReady: true, Probe: domain.ProbeSettings{
 		StartTimeout: domain.Duration(10 * time.Second), Interval: domain.Duration(time.Second), Timeout: domain.Duration(time.Second), Failures: 2,

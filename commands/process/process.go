@@ -32,6 +32,8 @@ type Views interface {
 	LiveResources(ctx context.Context) ([]pool.Resource, error)
 	// HeldJobs are all jobs that hold a slot.
 	HeldJobs(ctx context.Context) ([]pool.Job, error)
+	// GatheringJobs are all jobs whose parts are made and are to be put together.
+	GatheringJobs(ctx context.Context) ([]pool.Job, error)
 	// Settings of every renderer, removed ones too: their resources are still to be stopped.
 	Settings(ctx context.Context) (map[domain.RendererID]domain.Renderer, error)
 }

@@ -67,6 +67,7 @@ var entries = map[string]entry{
 	"job.submitted":        of[pool.JobSubmitted](),
 	"job.rejected":         of[pool.JobRejected](),
 	"job.unblocked":        of[pool.JobUnblocked](),
+	"job.spread":           of[pool.JobSpread](),
 	"job.queued":           of[pool.JobQueued](),
 	"job.late":             of[pool.JobLate](),
 	"job.assigned":         of[pool.JobAssigned](),

@@ -31,7 +31,7 @@ func TestAFailureIsPassedOn(t *testing.T) {
 	w := given(t, demo(size(1, 1))).up()
 	w.do(job("j1", "A"), job("j2", "A", after("j1")), job("j3", "A", after("j2")), job("j4", "A"))
 	w.when(w.failed(1, "j1", pool.ClassPermanent), "job.failed j1 broken", "job.failed j2 dependency_failed", "job.failed j3 dependency_failed", "job.assigned j4 r1 cold attempt 1")
-	if j := w.state.Job("j3"); !strings.Contains(j.Reason, `"j2"`) {
+	if j := w.state.Job("j3"); j.Reason != `job "j2", which it waits for, failed: job "j1", which it waits for, failed: it broke` {
 		t.Errorf("%+v", j)
 	}
 	w.when(job("j5", "A", after("j4", "j3")), "job.submitted j5", "job.failed j5 dependency_failed")

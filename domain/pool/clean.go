@@ -36,6 +36,10 @@ func cleaned(c Command) Command {
 	case ReportJobFailed:
 		c.Code, c.Reason = clean(c.Code, maxWord), clean(c.Reason, maxReason)
 		return c
+	case ReportJobGathered:
+		c.Code, c.Reason = clean(c.Code, maxWord), clean(c.Reason, maxReason)
+		c.Result.ContentType = clean(c.Result.ContentType, maxWord)
+		return c
 	case ReportJobSucceeded:
 		c.Result.ContentType = clean(c.Result.ContentType, maxWord)
 		return c

@@ -115,6 +115,13 @@ type (
 		Resource domain.ResourceID
 		Frames   int
 	}
+	// ReportJobGathered says that the parts of a job were put together and the result is stored; with a code, why they cannot be.
+	ReportJobGathered struct {
+		Job    domain.JobID
+		Result Result
+		Code   string
+		Reason string
+	}
 	// ReportJobFailed says how an attempt failed.
 	ReportJobFailed struct {
 		Job      domain.JobID
@@ -211,6 +218,7 @@ func (ReportJobStarted) isCommand()   {}
 func (ReportJobSucceeded) isCommand() {}
 func (ReportJobFailed) isCommand()    {}
 func (ReportJobMoved) isCommand()     {}
+func (ReportJobGathered) isCommand()  {}
 func (ReportAddress) isCommand()      {}
 func (DrainResource) isCommand()      {}
 func (StopResource) isCommand()       {}

@@ -39,12 +39,16 @@ func byDeadline(a, b *Job) int {
 
 // timed says that the job waits and has a deadline that a tick must watch.
 func (j *Job) timed() bool {
-	return j != nil && j.Deadline != nil && (j.State == JobStateQueued || j.State == JobStateWaiting)
+	return j != nil && j.Deadline != nil && len(j.Parts) == 0 && (j.State == JobStateQueued || j.State == JobStateWaiting)
 }
 
 // jobSeconds is how long the job is expected to run, loading excluded; false: nothing like it ever ran.
 func (s *State) jobSeconds(p *poolState, j *Job) (float64, bool) {
-	if known := s.Model(j.Renderer, j.Model); known != nil && known.Jobs > 0 {
+	known := s.Model(j.Renderer, j.Model)
+	if n := j.framesLeft(); known != nil && known.FrameJobs > 0 && n > 0 {
+		return known.FrameSeconds * float64(n), true
+	}
+	if known != nil && known.Jobs > 0 {
 		return known.JobSeconds, true
 	}
 	return p.pool.expectJob(), p.pool.Jobs > 0
@@ -68,7 +72,7 @@ func (d *decider) warning(p *poolState, j *Job, wait float64) string {
 		return ""
 	}
 	takes, _ := d.s.jobSeconds(p, j)
-	work := seconds(takes + p.pool.expectLoad(d.s.Model(j.Renderer, j.Model)))
+	work := seconds(takes/float64(d.partsOf(p, j)) + p.pool.expectLoad(d.s.Model(j.Renderer, j.Model)))
 	end := d.at.Add(seconds(wait) + work)
 	if !end.After(*j.Deadline) {
 		return ""

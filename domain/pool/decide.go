@@ -79,6 +79,8 @@ func (d *decider) command(c Command) error {
 		return d.jobFailed(c)
 	case ReportJobMoved:
 		return d.moved(c)
+	case ReportJobGathered:
+		return d.gathered(c)
 	case Tick:
 		return d.tick()
 	}

@@ -77,7 +77,8 @@ func (d *decider) submit(c SubmitJob) error {
 	d.emit(c.Renderer, JobSubmitted{
 		Job: c.Job, Model: c.Model, Kind: c.Kind, Spec: c.Spec, Owner: c.Owner, Priority: c.Priority, Deadline: c.Deadline,
 		After: c.After, MaxAttempts: c.MaxAttempts, TimeoutSeconds: c.Timeout.Seconds(), CallbackURL: c.CallbackURL, Pending: pending,
-		Warning: d.warning(d.s.of(c.Renderer), &Job{Renderer: c.Renderer, Model: c.Model, Deadline: c.Deadline}, 0),
+		Frames:  framesOf(c.Kind, c.Spec),
+		Warning: d.warning(d.s.of(c.Renderer), &Job{Kind: c.Kind, Frames: framesOf(c.Kind, c.Spec), Renderer: c.Renderer, Model: c.Model, Deadline: c.Deadline}, 0),
 	})
 	switch {
 	case failed != "":
@@ -110,8 +111,20 @@ func (d *decider) dependencies(c SubmitJob) (pending []domain.JobID, failed doma
 func (d *decider) failDependent(id, failed domain.JobID) {
 	j := d.s.jobs[id]
 	d.emit(j.Renderer, JobFailed{Job: id, Class: ClassPermanent, Code: "dependency_failed",
-		Reason: fmt.Sprintf("job %q, which it waits for, did not succeed", failed)})
+		Reason: d.whyFailed(failed)})
 	d.jobEnded(id, false)
+}
+
+// maxPassedOn bounds what of a reason is passed on, in bytes: chains of failures would let it grow.
+const maxPassedOn = 256
+
+// whyFailed says of a job that another waits for why it did not succeed.
+func (d *decider) whyFailed(id domain.JobID) string {
+	x, how := d.s.jobs[id], "failed"
+	if x.State == JobStateCancelled {
+		how = "was cancelled"
+	}
+	return fmt.Sprintf("job %q, which it waits for, %s%s", id, how, because(clean(x.Reason, maxPassedOn)))
 }
 
 // jobEnded tells the jobs that wait for one that it has ended. A chain of
@@ -124,11 +137,15 @@ func (d *decider) jobEnded(id domain.JobID, succeeded bool) {
 		}
 		dep := j.ID
 		if !succeeded {
-			d.failDependent(dep, id)
+			if len(j.Parts) > 0 {
+				d.partFailed(j, id)
+			} else {
+				d.failDependent(dep, id)
+			}
 			continue
 		}
 		d.emit(j.Renderer, JobUnblocked{Job: dep, By: id})
-		if len(d.s.jobs[dep].Pending) == 0 {
+		if len(d.s.jobs[dep].Pending) == 0 && len(j.Parts) == 0 { // else its parts are to be put together
 			d.queued(dep)
 		}
 	}
@@ -153,6 +170,7 @@ func (d *decider) cancel(c CancelJob) error {
 	}
 	d.emit(j.Renderer, JobCancelled{Job: j.ID, Resource: j.Resource, Reason: c.Reason})
 	d.jobEnded(j.ID, false)
+	d.dropParts(j, "its job was cancelled")
 	return nil
 }
 

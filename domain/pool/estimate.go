@@ -167,7 +167,7 @@ func (s *State) PlaceOfJob(id domain.JobID, now time.Time) Place {
 	j := s.jobs[id]
 	p := s.of(j.Renderer)
 	if j.State == JobStateWaiting {
-		return Place{Code: "dependencies", Reason: fmt.Sprintf("waits for %d other jobs", len(j.Pending))}
+		return j.WaitsFor()
 	}
 	running := 0
 	if p.pool.Settings.Quotas != nil {
@@ -182,11 +182,14 @@ func (s *State) asker(p *poolState, j *Job) Asker {
 	return Asker{Job: true, Ahead: ahead, Sessions: len(p.waiting)}
 }
 
-// queued puts a job into the queue and says what it has to expect there: that
+// queued puts a job, or the parts of it, into the queue and says what it has to expect there: that
 // is kept, and compared with what comes. A job that finds a slot in the same
 // breath does not wait, and nothing is learned from it.
 func (d *decider) queued(id domain.JobID) {
 	j := d.s.jobs[id]
+	if d.spread(j) {
+		return
+	}
 	p := d.s.of(j.Renderer)
 	supply := supplyOf(p.resources)
 	e := JobQueued{Job: id, Home: d.home(p, j.rank(), j.Model, "")}

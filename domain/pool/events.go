@@ -241,6 +241,10 @@ type (
 		CallbackURL    string          `json:"callback_url,omitempty"`
 		Pending        []domain.JobID  `json:"pending,omitempty"` // those of After that have not succeeded yet
 		Warning        string          `json:"warning,omitempty"` // that it is expected to miss its deadline
+		Frames         int             `json:"frames,omitempty"`  // that the spec asks for
+		PartOf         domain.JobID    `json:"part_of,omitempty"` // whose spec it has, for some frames
+		First          int             `json:"first,omitempty"`
+		Last           int             `json:"last,omitempty"`
 	}
 	JobRejected struct { // it leaves nothing but this record
 		Job               domain.JobID    `json:"job"`
@@ -255,6 +259,11 @@ type (
 	JobUnblocked struct {
 		Job domain.JobID `json:"job"`
 		By  domain.JobID `json:"by"` // succeeded
+	}
+	JobSpread struct { // each part is submitted next
+		Job      domain.JobID `json:"job"`
+		Parts    []Part       `json:"parts"`
+		Decision Decision     `json:"decision"`
 	}
 	JobQueued struct { // what it has to expect is left out where a slot is free
 		Job             domain.JobID      `json:"job"`
@@ -376,6 +385,7 @@ func (SessionFailed) Type() string       { return "session.failed" }
 func (JobSubmitted) Type() string        { return "job.submitted" }
 func (JobRejected) Type() string         { return "job.rejected" }
 func (JobUnblocked) Type() string        { return "job.unblocked" }
+func (JobSpread) Type() string           { return "job.spread" }
 func (JobQueued) Type() string           { return "job.queued" }
 func (JobLate) Type() string             { return "job.late" }
 func (JobAssigned) Type() string         { return "job.assigned" }

@@ -24,7 +24,7 @@ func (s *State) Evolve(r Recorded) {
 	case SessionOpened, SessionRequested, SessionQueued, SessionStarting, SessionAllocated, SessionReady, SessionWarned, SessionRejected,
 		SessionReleased, SessionExpired, SessionLost, SessionMoved, SessionFailed:
 		s.evolveSession(r)
-	case JobSubmitted, JobRejected, JobUnblocked, JobQueued, JobLate, JobAssigned, JobStarted, JobSucceeded, JobRetried, JobYielding, JobMoved, JobFailed, JobCancelled:
+	case JobSubmitted, JobRejected, JobUnblocked, JobSpread, JobQueued, JobLate, JobAssigned, JobStarted, JobSucceeded, JobRetried, JobYielding, JobMoved, JobFailed, JobCancelled:
 		s.evolveJob(r)
 	default:
 		s.evolveResource(r)
@@ -139,6 +139,7 @@ func (s *State) evolveResource(r Recorded) {
 			}
 		})
 		s.changePool(rendererOf(r.Stream), func(p *Pool) {
+			p.FrameRanges = slices.Contains(e.Capabilities, domain.CapabilityRanges)
 			p.StartSeconds = learn(p.StartSeconds, p.Starts, e.Seconds)
 			p.Starts, p.Failures, p.BackoffUntil, p.LastFailure = p.Starts+1, 0, nil, ""
 		})

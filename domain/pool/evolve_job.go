@@ -14,8 +14,17 @@ func (s *State) evolveJob(r Recorded) {
 			Priority: e.Priority, Deadline: e.Deadline, After: e.After, Pending: e.Pending, MaxAttempts: e.MaxAttempts, TimeoutSeconds: e.TimeoutSeconds,
 			CallbackURL: e.CallbackURL, Warning: e.Warning, State: JobStateWaiting, StateSince: r.At, SubmittedAt: r.At,
 		}
+		n.Frames, n.PartOf, n.FirstFrame, n.LastFrame = e.Frames, e.PartOf, e.First, e.Last
+		if whole := s.jobs[e.PartOf]; whole != nil {
+			n.Spec = whole.Spec
+		}
 		n.Number, n.Seconds = s.asks(r, e.Model, e.Owner, true)
+		if known := s.Model(n.Renderer, n.Model); known != nil && known.FrameJobs > 0 && n.framesLeft() > 0 {
+			n.Seconds = known.FrameSeconds * float64(n.framesLeft())
+		}
 		s.put(n)
+	case JobSpread:
+		s.evolveSpread(r, e)
 	case JobRejected: // the log remembers it; there is no job
 	case JobUnblocked:
 		s.changeJob(e.Job, func(x *Job) {
@@ -76,6 +85,7 @@ func (s *State) evolveJobEnd(r Recorded) {
 			x.metDeadline(r.At)
 		}
 		if j := s.jobs[id]; j != nil && j.StartedAt != nil && j.AssignedAt != nil { // else nobody knows how long it ran
+			s.learnFrames(r, j, e.Seconds)
 			s.learnJob(r, j, e.Seconds, r.At.Sub(*j.AssignedAt).Seconds())
 		}
 	case JobRetried:

@@ -175,7 +175,7 @@ func SortedOrders(s *State) []string {
 			return cmp.Compare(dueTime(a), dueTime(b))
 		})
 		for _, j := range AllJobs(s) {
-			if j.Renderer == id && j.Deadline != nil && (j.State == JobStateQueued || j.State == JobStateWaiting) {
+			if j.Renderer == id && j.Deadline != nil && len(j.Parts) == 0 && (j.State == JobStateQueued || j.State == JobStateWaiting) {
 				p.timed = append(p.timed, j)
 			}
 		}

@@ -78,6 +78,9 @@ type Job struct {
 	StartedAt      *time.Time        `json:"started_at,omitempty"`
 	EndedAt        *time.Time        `json:"ended_at,omitempty"`
 	Result         *Result           `json:"result,omitempty"`
+	Frames         int               `json:"frames,omitempty"`      // that the spec asks for, of a set of frames; 0: it does not say
+	PartOf         domain.JobID      `json:"part_of,omitempty"`     // the set of frames of which it makes some
+	Parts          []Part            `json:"parts,omitempty"`       // which it was cut into
 	FirstFrame     int               `json:"first_frame,omitempty"` // of those that are left to make; 0: the spec's
 	LastFrame      int               `json:"last_frame,omitempty"`  // 0: the spec's
 	Pieces         []Piece           `json:"pieces,omitempty"`      // frames made before it was moved

@@ -134,6 +134,8 @@ func (w *world) jobFields(r pool.Recorded) string {
 		return fmt.Sprintf("%s %s", e.Job, e.Code)
 	case pool.JobUnblocked:
 		return fmt.Sprintf("%s by %s", e.Job, e.By)
+	case pool.JobSpread:
+		return fmt.Sprintf("%s in %d", e.Job, len(e.Parts))
 	case pool.JobQueued:
 		return string(e.Job)
 	case pool.JobLate:

@@ -11,19 +11,21 @@ import (
 
 // Model is what has been learned about a model in one pool.
 type Model struct {
-	Renderer    domain.RendererID `json:"renderer"`
-	Model       domain.ModelKey   `json:"model"`
-	Seq         int64             `json:"seq"`
-	Loads       int               `json:"loads"`        // loads that succeeded
-	LoadSeconds float64           `json:"load_seconds"` // learned, see learn
-	JobSeconds  float64           `json:"job_seconds"`  // learned time of one job, loading excluded
-	Jobs        int               `json:"jobs"`
-	MemoryMiB   int               `json:"memory_mib"` // as the renderer said after the last load; 0: not known
-	Uses        int               `json:"uses"`       // sessions and jobs that were given a slot
-	WarmUses    int               `json:"warm_uses"`  // those of them that found it loaded
-	LastUsed    time.Time         `json:"last_used"`
-	InUse       int               `json:"in_use,omitempty"`       // slots that are held for it
-	Pattern     scaling.Pattern   `json:"idle_pattern,omitempty"` // how long it was unused before it was wanted again
+	Renderer     domain.RendererID `json:"renderer"`
+	Model        domain.ModelKey   `json:"model"`
+	Seq          int64             `json:"seq"`
+	Loads        int               `json:"loads"`        // loads that succeeded
+	LoadSeconds  float64           `json:"load_seconds"` // learned, see learn
+	JobSeconds   float64           `json:"job_seconds"`  // learned time of one job, loading excluded
+	Jobs         int               `json:"jobs"`
+	FrameJobs    int               `json:"frame_jobs,omitempty"`    // sets of frames, or parts of them, that were made
+	FrameSeconds float64           `json:"frame_seconds,omitempty"` // learned time of one frame
+	MemoryMiB    int               `json:"memory_mib"`              // as the renderer said after the last load; 0: not known
+	Uses         int               `json:"uses"`                    // sessions and jobs that were given a slot
+	WarmUses     int               `json:"warm_uses"`               // those of them that found it loaded
+	LastUsed     time.Time         `json:"last_used"`
+	InUse        int               `json:"in_use,omitempty"`       // slots that are held for it
+	Pattern      scaling.Pattern   `json:"idle_pattern,omitempty"` // how long it was unused before it was wanted again
 
 	Recent   [3]float64 `json:"recent,omitzero"` // requests of late, each forgotten at its own pace, see demandScales
 	RecentAt time.Time  `json:"recent_at,omitzero"`

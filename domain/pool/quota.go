@@ -27,6 +27,7 @@ func (s *Session) use() use {
 func (j *Job) use() use {
 	switch {
 	case j == nil:
+	case j.PartOf != "" && !j.Holding(): // its job counts
 	case j.Holding():
 		return use{running: 1}
 	case j.State == JobStateQueued || j.State == JobStateWaiting:

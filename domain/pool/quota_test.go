@@ -153,6 +153,9 @@ func noOwnerGetsMoreThanItsQuota(w *world, r pool.Recorded) error {
 			return countSessions(w, p, last.Owner) - 1, p.Settings.Quotas.Of(last.Owner).Sessions
 		}
 	case pool.JobSubmitted:
+		if e.PartOf != "" {
+			return nil // its job counts
+		}
 		owner, is = e.Owner, func() (int, *int) {
 			return countJobs(w, p, e.Owner, pool.JobStateWaiting, pool.JobStateQueued), p.Settings.Quotas.Of(e.Owner).JobsQueued
 		}
@@ -182,7 +185,7 @@ func countSessions(w *world, p *pool.Pool, o domain.Owner) int {
 func countJobs(w *world, p *pool.Pool, o domain.Owner, states ...pool.JobState) int {
 	n := 0
 	for _, j := range pool.AllJobs(w.fold) {
-		if j.Renderer == p.Settings.ID && j.Owner == o && slices.Contains(states, j.State) {
+		if j.Renderer == p.Settings.ID && j.Owner == o && slices.Contains(states, j.State) && (j.PartOf == "" || j.Holding()) {
 			n++
 		}
 	}

@@ -56,6 +56,7 @@ func (m *machine) settings(id domain.RendererID) domain.Renderer {
 	r.Job.MaxAttempts = m.number("attempts", 1, 3)
 	r.Quotas = pick(m, "quotas", []*domain.QuotaSettings{nil, nil, {Quota: domain.Quota{Sessions: of(2), JobsRunning: of(1), JobsQueued: of(3)}},
 		{Quota: domain.Quota{JobsRunning: of(2)}, Owners: map[domain.Owner]domain.Quota{"ann": {Sessions: of(1), JobsRunning: of(1)}}}})
+	r.Job.Spread = pick(m, "spread", []int{0, 2, 3})
 	r.Sessions.Reserve = pick(m, "reserve", []int{0, 0, 1})
 	r.Sessions.Moves, r.Sessions.Settled = m.number("moves", 0, 2), domain.Duration(pick(m, "settled", []time.Duration{0, 5 * time.Second}))
 	switch id {
@@ -182,7 +183,7 @@ func (m *machine) book() {
 
 func (m *machine) submit() {
 	c := pool.SubmitJob{Renderer: pick(m, "renderer", renderers), Model: pick(m, "model", keys), Owner: pick(m, "owner", owners),
-		Kind: pick(m, "kind", []string{pool.JobImage, pool.JobFrames}), Priority: pick(m, "priority", []int{0, 0, 0, 5, -1}), Spec: []byte(`{"width":64}`)}
+		Kind: pick(m, "kind", []string{pool.JobImage, pool.JobFrames}), Priority: pick(m, "priority", []int{0, 0, 0, 5, -1}), Spec: []byte(pick(m, "spec", []string{`{"width":64}`, `{"frames":20}`}))}
 	for i := m.number("after", 0, 3) - 1; i > 0 && m.jobs > 0; i-- {
 		c.After = append(c.After, domain.JobID(fmt.Sprintf("j%d", m.number("job", 1, m.jobs))))
 	}
@@ -211,6 +212,7 @@ func (m *machine) report() {
 		pool.ReportJobStarted{Job: j, Resource: r},
 		pool.ReportJobSucceeded{Job: j, Resource: r, Result: pool.Result{ContentType: "image/png", Bytes: 17}},
 		pool.ReportJobMoved{Job: j, Resource: r, Frames: 2},
+		pool.ReportJobGathered{Job: j, Code: pick(m, "gathered", []string{"", "part_lost"})},
 		pool.ReportJobFailed{Job: j, Resource: r, Class: class, Code: "broken", Reason: "it broke"},
 	}))
 }
@@ -236,6 +238,9 @@ func (m *machine) progress(goesOn func() bool) {
 		}
 	}
 	for _, j := range pool.AllJobs(m.state) {
+		if j.Gathering() && goesOn() {
+			m.try(pool.ReportJobGathered{Job: j.ID, Result: pool.Result{ContentType: "application/zip", Bytes: 17}})
+		}
 		if !j.Holding() || !goesOn() {
 			continue
 		}

@@ -25,6 +25,7 @@ type Pool struct {
 	JobSeconds   float64         `json:"job_seconds"`
 	Turns        int             `json:"turns,omitempty"`               // jobs that succeeded
 	TurnSeconds  float64         `json:"turn_seconds,omitempty"`        // learned time that a job keeps its slot, loading included
+	FrameRanges  bool            `json:"frame_ranges,omitempty"`        // its renderer can make some frames of a set, as the last that got ready said
 	Rooms        int             `json:"rooms,omitempty"`               // jobs that made room for a session
 	RoomSeconds  float64         `json:"room_seconds,omitempty"`        // learned time from being asked to having left
 	Expectations Calibration     `json:"expectations,omitzero"`         // how right they were

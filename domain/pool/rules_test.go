@@ -28,6 +28,7 @@ var stateRules = []func(*world) error{
 	theOrdersAreWhatSortingGives,
 	theUseOfEveryOwnerIsCounted,
 	noFrameIsMadeTwice,
+	noPartOutlivesItsSet,
 }
 
 var eventRules = []func(*world, pool.Recorded) error{
@@ -45,6 +46,7 @@ var eventRules = []func(*world, pool.Recorded) error{
 	aDecisionHasAReasonAndIsSmall,
 	noOwnerGetsMoreThanItsQuota,
 	noJobTakesTheReserve,
+	thePartsOfASetAreItsFrames,
 	aJobIsMovedWithinBoundsOnly,
 }
 
@@ -72,7 +74,7 @@ func (w *world) checkSubjects(r pool.Recorded) {
 	subjects := w.state.Subjects(r)
 	renderer := strings.TrimPrefix(string(r.Stream), "pool/")
 	v := reflect.ValueOf(r.Event)
-	for field, prefix := range map[string]string{"Session": "session:", "Job": "job:", "By": "job:", "Resource": "resource:", "Owner": "owner:", "Model": "model:" + renderer + "/"} {
+	for field, prefix := range map[string]string{"Session": "session:", "Job": "job:", "By": "job:", "PartOf": "job:", "Resource": "resource:", "Owner": "owner:", "Model": "model:" + renderer + "/"} {
 		f := v.FieldByName(field)
 		if _, requested := r.Event.(pool.ResourceRequested); !f.IsValid() || f.String() == "" || requested && field == "Model" {
 			continue // a resource with a model for life is found by its own name

@@ -120,11 +120,16 @@ func (c *subjects) user(e Event) {
 	case SessionFailed:
 		c.session(e.Session).resource(e.Resource)
 	case JobSubmitted:
-		c.job(e.Job).model(e.Model)
+		c.job(e.Job).add("job", string(e.PartOf)).model(e.Model)
 	case JobRejected:
 		c.add("job", string(e.Job)).owner(e.Owner).model(e.Model)
 	case JobUnblocked:
 		c.job(e.Job).add("job", string(e.By))
+	case JobSpread:
+		c.job(e.Job)
+		for _, part := range e.Parts {
+			c.add("job", string(part.Job))
+		}
 	case JobQueued:
 		c.job(e.Job)
 	case JobLate:
