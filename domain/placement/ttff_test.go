@@ -143,7 +143,7 @@ func TestFairShare(t *testing.T) {
 }
 
 func TestPayoff(t *testing.T) {
-	p := given("ttff")
+	p := given("ttff", "payoff", 50.0)
 	one := func(served, loadB float64) *scene {
 		s := newScene().has(option("r1", 1, loaded("A", 20, 0).served(served)).with(onePlace)).asks("b", "B", 10).asks("a", "A", 5)
 		s.known["B"] = Known{LoadSeconds: loadB, WorkSeconds: 10}

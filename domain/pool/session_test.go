@@ -120,16 +120,16 @@ func TestAdmission(t *testing.T) {
 	w.refused(pool.SetAdmission{Reason: "a\nb"}, domain.KindInvalid, "invalid")
 }
 
-// A load is paid off by a run of warm use, for as long as 50 loads; then who is
+// A load is paid off by a run of warm use, for as long as 20 loads; then who is
 // older comes first, so that a session that waits is not passed for ever.
 func TestASessionThatWaitsIsPassedOnlyUntilTheLoadIsPaidOff(t *testing.T) {
 	w := given(t, demo(size(1, 1))).up()
 	w.do(book("s1", "A"))
 	w.do(pool.ReportModelLoaded{Resource: w.r(1), Model: "A", Seconds: 1})
-	w.pass(40 * time.Second)
+	w.pass(15 * time.Second)
 	w.do(book("s2", "B", waits(time.Hour)), book("s3", "A", waits(time.Hour)), book("s4", "A", waits(time.Hour)))
 	w.when(release("s1"), "session.released s1", "session.allocated s3 r1 warm")
-	w.pass(10 * time.Second)
+	w.pass(5 * time.Second)
 	w.when(release("s3"), "session.released s3", "model.evicted r1 A for B", "model.loading r1 B", "session.allocated s2 r1 cold")
 }
 
