@@ -14,8 +14,8 @@ import (
 // has or may start, at least one is left to jobs, which would else wait for ever.
 func (p *poolState) reserve() int {
 	set := p.pool.Settings
-	if set.Sessions.Reserve == 0 {
-		return 0
+	if set.Sessions.Reserve == 0 || set.ModelLoading == domain.LoadCommandLine {
+		return 0 // where resources keep one model for life, a free slot is no use to whoever comes next
 	}
 	slots := 0
 	for _, r := range p.resources {
