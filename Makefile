@@ -22,7 +22,7 @@ CHECKS    ?= 5000
 DATA      ?= .run/data
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test race sim bench lint fmt generate check-generated up clean tools
+.PHONY: help build run demo test race sim quality bench lint fmt generate check-generated up clean tools
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ race: $(GOTESTSUM) ## Run all tests with the race detector (needs gcc; several t
 
 sim: ## Give the domain long random sequences of commands (CHECKS=5000; SEED=N repeats one)
 	$(GO) test ./domain/pool -run Random -timeout 30m -rapid.checks=$(CHECKS) $(if $(SEED),-rapid.seed=$(SEED))
+
+quality: ## Compare all placement and scaling policies on real and made-up demand; writes docs/quality.md (QUICK=1: a little of it, in .run/quality)
+	$(GO) run ./cmd/rrm/quality $(if $(QUICK),-quick -out .run/quality)
 
 bench: build ## Bookings and releases per second, beside pgbench on the same server
 	bin/rrm bench

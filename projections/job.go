@@ -128,7 +128,7 @@ func (r *Reader) jobs(ctx context.Context, page string, args ...any) ([]JobView,
 		}
 		v.Progress = row.Progress
 		if row.Ahead.Valid {
-			q.add(waiter{renderer: v.Renderer, ahead: int(row.Ahead.Int64), sessions: row.Sessions, job: &v.Job, running: row.Running, place: &v.Queue})
+			q.add(waiter{renderer: v.Renderer, model: v.Model, ahead: int(row.Ahead.Int64), sessions: row.Sessions, job: &v.Job, running: row.Running, place: &v.Queue})
 		}
 	}
 	if err := q.places(ctx, r.db, r.now()); err != nil {

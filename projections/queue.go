@@ -17,6 +17,8 @@ type queue struct{ waiting []waiter }
 
 type waiter struct {
 	renderer domain.RendererID
+	model    domain.ModelKey
+	key      string       // of the overrides that its resource must have been started with
 	sessions int          // that wait, if it is a job
 	ahead    int          // how many go first
 	job      *pool.Job    // nil: a session
@@ -32,8 +34,9 @@ func (q *queue) places(ctx context.Context, db querier, now time.Time) error {
 		return nil
 	}
 	pools := map[domain.RendererID]*pool.Pool{}
-	var ids pq.StringArray
+	var ids, of, models pq.StringArray
 	for _, w := range q.waiting {
+		of, models = append(of, string(w.renderer)), append(models, string(w.model))
 		if _, seen := pools[w.renderer]; !seen {
 			pools[w.renderer] = nil
 			ids = append(ids, string(w.renderer))
@@ -43,9 +46,14 @@ func (q *queue) places(ctx context.Context, db querier, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("read the pools of who waits: %w", err)
 	}
+	known, err := learned(ctx, db, of, models)
+	if err != nil {
+		return fmt.Errorf("read the models that are waited for: %w", err)
+	}
 	for _, w := range q.waiting {
 		if p := pools[w.renderer]; p != nil {
-			place := pool.PlaceOf(p, resources[w.renderer], pool.Asker{Job: w.job != nil, Ahead: w.ahead, Sessions: w.sessions}, now)
+			asker := pool.Asker{Job: w.job != nil, Ahead: w.ahead, Sessions: w.sessions, Model: w.model, Key: w.key, Known: known[wanted{w.renderer, w.model}]}
+			place := pool.PlaceOf(p, resources[w.renderer], asker, now)
 			if w.job != nil {
 				place = place.HeldBack(p, w.job, w.running, now)
 			}
@@ -91,4 +99,29 @@ ORDER BY seq`, ids)
 		pools[row.Renderer] = p
 	}
 	return resources, nil
+}
+
+// wanted is a model in a pool.
+type wanted struct {
+	renderer domain.RendererID
+	model    domain.ModelKey
+}
+
+// learned gives what has been learned of models, each of the pool at the same place in the list.
+func learned(ctx context.Context, db querier, of, models pq.StringArray) (map[wanted]*pool.Model, error) {
+	var bodies [][]byte
+	err := db.SelectContext(ctx, &bodies, `
+SELECT DISTINCT m.body FROM models m JOIN unnest($1::text[], $2::text[]) AS w(renderer, model) USING (renderer, model)`, of, models)
+	if err != nil {
+		return nil, err
+	}
+	known := make(map[wanted]*pool.Model, len(bodies))
+	for _, body := range bodies {
+		m := &pool.Model{}
+		if err := json.Unmarshal(body, m); err != nil {
+			return nil, fmt.Errorf("read a row's body: %w", err)
+		}
+		known[wanted{m.Renderer, m.Model}] = m
+	}
+	return known, nil
 }

@@ -2,6 +2,7 @@ package projections
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,5 +63,36 @@ func TestPlacesAreThoseOfTheDecider(t *testing.T) {
 	}
 	if v := w.state.PlaceOfJob("j5", w.now); v.Code != pool.CodeQuota || fmt.Sprint(w.state.Job("j6").Late) != "true" {
 		t.Errorf("the story went otherwise: %+v", v)
+	}
+}
+
+// One who waits for a busy resource that has its model, beside a free slot, is
+// told so by both: that needs what was learned of the model.
+func TestPlacesBesideAFreeSlot(t *testing.T) {
+	w := newWorld(t)
+	w.do(pool.ConfigureRenderer{Renderer: domain.Renderer{
+		ID: "a", CommandLine: "render", Launcher: domain.LauncherLocal, Slots: 1, ModelsPerResource: 1, ModelLoading: domain.LoadHTTP,
+		Scaling:   domain.ScalingSettings{Min: 2, Max: 2, Idle: domain.Duration(24 * time.Hour)},
+		Placement: domain.PlacementSettings{Policy: domain.PlaceDelay, Parameters: map[string]float64{"wait": 3600}},
+	}})
+	w.serve("a")
+	w.do(pool.SubmitJob{Job: "other", Renderer: "a", Model: "other", Kind: pool.JobImage, Owner: "alice"})
+	r := w.state.Job("other").Resource
+	w.do(pool.ReportModelLoaded{Resource: r, Model: "other", Seconds: 99})
+	w.do(pool.ReportJobStarted{Job: "other", Resource: r})
+	w.do(pool.ReportJobSucceeded{Job: "other", Resource: r})
+	w.do(pool.SubmitJob{Job: "j0", Renderer: "a", Model: "m", Kind: pool.JobImage, Owner: "alice"})
+	w.load("a") // takes 3 s, where the other took 99
+	w.do(pool.SubmitJob{Job: "j1", Renderer: "a", Model: "m", Kind: pool.JobImage, Owner: "alice"})
+	w.book("a", "s1", "m", "carol")
+	w.pass(time.Second)
+	w.reader.now = func() time.Time { return w.now }
+	want := w.state.PlaceOfJob("j1", w.now)
+	if j, err := w.reader.Job(t.Context(), "j1"); err != nil || j.Queue == nil || *j.Queue != want || !strings.Contains(want.Reason, "has the model") || !strings.Contains(want.Reason, "takes 3.0 s") {
+		t.Errorf("the job stands at %+v, %v, and the decider says %+v", j.Queue, err, want)
+	}
+	want = w.state.PlaceOfSession("s1", w.now)
+	if e, err := w.reader.Session(t.Context(), "s1"); err != nil || e.Queue == nil || *e.Queue != want || !strings.Contains(want.Reason, "has the model") {
+		t.Errorf("the session stands at %+v, %v, and the decider says %+v", e.Queue, err, want)
 	}
 }

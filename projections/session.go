@@ -113,7 +113,7 @@ func (r *Reader) sessions(ctx context.Context, page string, args ...any) ([]Sess
 			v.LeaseExpiresAt = &at
 		}
 		if row.Ahead.Valid {
-			q.add(waiter{renderer: v.Renderer, ahead: int(row.Ahead.Int64), place: &v.Queue})
+			q.add(waiter{renderer: v.Renderer, model: v.Model, key: v.Overrides.Key(), ahead: int(row.Ahead.Int64), place: &v.Queue})
 		}
 	}
 	return out, q.places(ctx, r.db, r.now())

@@ -113,6 +113,20 @@ func TestRandom(t *testing.T) {
 	}
 }
 
+// Who may be served by some only has one of those: with the same overrides, and bound to no other model.
+func TestOwnQueuesAreOfThoseWhoMayServe(t *testing.T) {
+	for _, name := range []string{"round-robin", "random", "hash", "hash-bounded"} {
+		for n := range int64(8) {
+			s := fleetOf(3).has(option("b", 4).with(func(o *Option) { o.Bound = "B" }), option("x", 5).with(func(o *Option) { o.Key = "other" }))
+			s.asks("q", "B", 1, numbered(n+1), otherwise("other")).says(t, given(name), "q on x")
+			s = fleetOf(1).has(option("b", 4).with(func(o *Option) { o.Bound = "B" }))
+			s.asks("q", "A", 1, numbered(n+1)).says(t, given(name), "q on r1")
+			s = newScene().has(option("b", 4).with(func(o *Option) { o.Bound = "B" }))
+			s.asks("q", "A", 1, numbered(n+1)).says(t, given(name), "nothing")
+		}
+	}
+}
+
 // owners says to which of n resources, without those left out, each of 1000 models goes.
 func owners(p Policy, n int, without ...int) map[domain.ModelKey]domain.ResourceID {
 	all := map[domain.ModelKey]domain.ResourceID{}
@@ -176,7 +190,14 @@ func TestDelay(t *testing.T) {
 	newScene().has(busy, option("r2", 2)).asks("q1", "A", 15).says(t, p, "q1 on r2")
 	newScene().has(busy, option("r2", 2)).asks("q1", "A", 0).says(t, given("delay", "wait", 0.0), "q1 on r2")
 	// Warm goes at once, also where one before it is still in its delay.
-	newScene().has(option("r1", 1, loaded("A", 9, 0)), option("r2", 2)).asks("q0", "B", 3).asks("q1", "A", 1).says(t, p, "q1 on r1")
+	held := option("r3", 3, loaded("B", 9, 1)).with(full)
+	newScene().has(option("r1", 1, loaded("A", 9, 0)), option("r2", 2), held).asks("q0", "B", 3).asks("q1", "A", 1).says(t, p, "q1 on r1")
+	// Nobody waits for what is nowhere, or only where it was started otherwise, or where loading is no matter.
+	newScene().has(option("r1", 1)).asks("q1", "A", 0).says(t, p, "q1 on r1")
+	newScene().has(busy, option("r2", 2).with(func(o *Option) { o.Key = "other" })).asks("q1", "A", 0, otherwise("other")).says(t, p, "q1 on r2")
+	s = newScene().has(busy, option("r2", 2)).asks("q1", "A", 0)
+	s.CanLoad = false
+	s.says(t, p, "q1 on r2")
 	// Two that have waited enough: the first of them, and where sticky-lru would put it.
 	newScene().has(option("r1", 1, loaded("C", 9, 0)).with(onePlace), option("r2", 2)).asks("q1", "A", 20).asks("q2", "B", 30).says(t, p, "q1 on r2")
 }

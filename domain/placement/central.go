@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"slices"
 	"time"
 )
 
@@ -147,6 +148,7 @@ func firstWarm(v *View) (*Request, *Option) {
 // delay lets a request wait for a slot that is warm for it, and those behind it
 // pass, but not for longer than so many seconds: delay scheduling (Zaharia et
 // al., EuroSys 2010) with the bound in time, as in its implementation for Hadoop.
+// There the data is always somewhere; here nobody waits for what is nowhere.
 type delay struct {
 	lru
 	wait float64
@@ -162,7 +164,7 @@ func (p delay) Next(v *View) (Assignment, bool) {
 		if o := v.warm(r); o != nil {
 			return Assignment{Request: r, Resource: o}, true
 		}
-		if left := p.wait - v.age(r); left > 0 {
+		if left := p.wait - v.age(r); left > 0 && v.anywhere(r) {
 			v.wake(left)
 			continue
 		}
@@ -171,6 +173,11 @@ func (p delay) Next(v *View) (Assignment, bool) {
 		}
 	}
 	return Assignment{}, false
+}
+
+// anywhere says whether some resource has the model, or is loading it, and loading matters.
+func (v *View) anywhere(r *Request) bool {
+	return v.CanLoad && slices.ContainsFunc(v.Fleet.Holders[r.Model], func(o *Option) bool { return o.Key == r.Key })
 }
 
 // belady is warm-first that evicts what is needed last, which it is told: the

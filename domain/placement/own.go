@@ -51,13 +51,35 @@ func owned(v *View, of func(*Request) *Option) (Assignment, bool) {
 	return Assignment{}, false
 }
 
+// may says whether a resource was started for such requests.
+func (o *Option) may(m domain.ModelKey, key string) bool {
+	return o.Key == key && (o.Bound == "" || o.Bound == m)
+}
+
+// dealt is the n-th resource, or the n-th of those that were started for such a request.
+func (v *View) dealt(r *Request, n uint64) *Option {
+	if o := v.Fleet.All[n%uint64(len(v.Fleet.All))]; o.may(r.Model, r.Key) {
+		return o
+	}
+	var all []*Option
+	for _, o := range v.Fleet.All {
+		if o.may(r.Model, r.Key) {
+			all = append(all, o)
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return all[n%uint64(len(all))]
+}
+
 // roundRobin gives the n-th request to the n-th resource, and begins again after the last.
 type roundRobin struct{ lru }
 
 func (roundRobin) Name() string { return "round-robin" }
 
 func (roundRobin) Next(v *View) (Assignment, bool) {
-	return owned(v, func(r *Request) *Option { return v.Fleet.All[int((r.Number-1)%int64(len(v.Fleet.All)))] })
+	return owned(v, func(r *Request) *Option { return v.dealt(r, uint64(r.Number-1)) })
 }
 
 // random gives each request to a resource by lot.
@@ -70,8 +92,7 @@ func (random) Name() string { return "random" }
 
 func (p random) Next(v *View) (Assignment, bool) {
 	return owned(v, func(r *Request) *Option {
-		lot := mix(uint64(r.Number) ^ mix(uint64(int64(p.seed))))
-		return v.Fleet.All[lot%uint64(len(v.Fleet.All))]
+		return v.dealt(r, mix(uint64(r.Number)^mix(uint64(int64(p.seed)))))
 	})
 }
 
@@ -105,7 +126,7 @@ func rendezvous(all []*Option, m domain.ModelKey, key string, let func(*Option) 
 	var most uint64
 	h := hash(string(m) + "\x00" + key)
 	for _, o := range all {
-		if n := mix(h ^ mix(uint64(o.Seq))); (best == nil || n > most) && o.Key == key && (let == nil || let(o)) {
+		if n := mix(h ^ mix(uint64(o.Seq))); (best == nil || n > most) && o.may(m, key) && (let == nil || let(o)) {
 			best, most = o, n
 		}
 	}

@@ -3,6 +3,7 @@ package placement
 import (
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/rendering-resource-manager/rrm/domain"
 )
@@ -187,7 +188,7 @@ func (p ttff) busy(v *View, l *Line) (users int, seconds float64) {
 		for i := range o.Users {
 			if u := &o.Users[i]; u.Model == l.Model {
 				users++
-				seconds += remaining(v, u, h)
+				seconds += Remaining(u, h, v.Now)
 			}
 		}
 	}
@@ -198,14 +199,14 @@ func (p ttff) busy(v *View, l *Line) (users int, seconds float64) {
 // much again as it took, as of service times whose hazard falls.
 const residual = 0.5
 
-// remaining is for how many seconds more a user is expected to keep its slot.
-func remaining(v *View, u *User, h *Held) float64 {
-	took := v.Now.Sub(u.Since).Seconds()
+// Remaining is for how many seconds more a user is expected to keep its slot; h is the model that it uses there.
+func Remaining(u *User, h *Held, now time.Time) float64 {
+	took := now.Sub(u.Since).Seconds()
 	if h.State == Loading {
-		return max(0, h.LoadSeconds-v.Now.Sub(h.Since).Seconds()) + u.Seconds
+		return max(0, h.LoadSeconds-now.Sub(h.Since).Seconds()) + u.Seconds
 	}
 	if h.Since.After(u.Since) { // it waited for the load
-		took = v.Now.Sub(h.Since).Seconds()
+		took = now.Sub(h.Since).Seconds()
 	}
 	return max(u.Seconds-took, residual*max(took, 0.3*u.Seconds))
 }

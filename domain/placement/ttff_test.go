@@ -197,7 +197,6 @@ func TestSkiRental(t *testing.T) {
 
 // What is left of work: what was expected of it, and where it took longer half as much again.
 func TestRemaining(t *testing.T) {
-	v := &newScene().View
 	for _, c := range []struct {
 		name           string
 		took, expected float64
@@ -214,7 +213,7 @@ func TestRemaining(t *testing.T) {
 		{"a load that is overdue", 50, 10, loads("A", 20, 50), 10},
 		{"it waited for the load: only since then", 50, 10, Held{Model: "A", State: Loaded, Since: ago(4)}, 6},
 	} {
-		if got := remaining(v, &User{Model: "A", Since: ago(c.took), Seconds: c.expected}, &c.h); got != c.want {
+		if got := Remaining(&User{Model: "A", Since: ago(c.took), Seconds: c.expected}, &c.h, now); got != c.want {
 			t.Errorf("%s: %v, not %v", c.name, got, c.want)
 		}
 	}

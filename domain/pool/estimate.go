@@ -30,6 +30,9 @@ type Asker struct {
 	Job      bool // else a session
 	Ahead    int  // of its kind in front of it
 	Sessions int  // that wait, if it is a job: all of them go first
+	Model    domain.ModelKey
+	Key      string // of the overrides that its resource must have been started with
+	Known    *Model // what has been learned of the model; nil: nothing
 }
 
 // supply is what a pool has for those who wait, counted in one pass.
@@ -124,6 +127,10 @@ func PlaceOf(p *Pool, resources []*Resource, a Asker, now time.Time) Place {
 	s := supplyOf(resources)
 	place := Place{Position: a.Ahead + 1, Code: CodeNoCapacity}
 	place.raw, place.basis = reckon(p, s, len(resources), a, now)
+	beside := p.beside(s, resources, a, now)
+	if beside.seconds > 0 {
+		place.raw, place.basis = beside.seconds, BasisTurn
+	}
 	place.raw = max(shortestWait, place.raw)
 	place.LowSeconds, place.EstimatedWaitSeconds, place.HighSeconds = p.Expectations.of(a.Job, place.basis).expect(place.raw)
 	set := p.Settings
@@ -137,6 +144,8 @@ func PlaceOf(p *Pool, resources []*Resource, a Asker, now time.Time) Place {
 		if told := s.first.Expects.Sub(now).Seconds(); told > place.EstimatedWaitSeconds {
 			place.EstimatedWaitSeconds, place.HighSeconds = told, max(place.HighSeconds, told)
 		}
+	case beside.reason != "":
+		place.Reason = beside.reason
 	case p.BackoffUntil != nil && now.Before(*p.BackoffUntil):
 		place.Code = CodeFailing
 		place.Reason = fmt.Sprintf("resources of %q fail to start (%s); the next try is at %s", set.ID, p.LastFailure, p.BackoffUntil.Format(time.RFC3339))
@@ -159,7 +168,7 @@ func (s *State) PlaceOfSession(id domain.SessionID, now time.Time) Place {
 	e := s.sessions[id]
 	p := s.of(e.Renderer)
 	ahead, _ := slices.BinarySearchFunc(p.waiting, e, bySeq)
-	return PlaceOf(p.pool, p.resources, Asker{Ahead: ahead}, now)
+	return PlaceOf(p.pool, p.resources, Asker{Ahead: ahead, Model: e.Model, Key: e.Overrides.Key(), Known: s.Model(e.Renderer, e.Model)}, now)
 }
 
 // PlaceOfJob is PlaceOf for a queued job in the state; one that waits for other jobs says so.
@@ -179,7 +188,7 @@ func (s *State) PlaceOfJob(id domain.JobID, now time.Time) Place {
 // asker is a job that stands in the queue, or would.
 func (s *State) asker(p *poolState, j *Job) Asker {
 	ahead, _ := slices.BinarySearchFunc(p.queue, j, byUrgency)
-	return Asker{Job: true, Ahead: ahead, Sessions: len(p.waiting)}
+	return Asker{Job: true, Ahead: ahead, Sessions: len(p.waiting), Model: j.Model, Known: s.Model(j.Renderer, j.Model)}
 }
 
 // queued puts a job, or the parts of it, into the queue and says what it has to expect there: that

@@ -106,7 +106,11 @@ func (m *machine) unfinished() string {
 	}
 	for _, j := range pool.AllJobs(m.state) {
 		if !j.Ended {
-			return "job " + string(j.ID) + " (" + string(j.State) + ": " + j.Reason + ")"
+			var there []string
+			for _, r := range m.state.ResourcesOf(j.Renderer) {
+				there = append(there, fmt.Sprintf("%s %s%s %s with %d of %d users", r.ID, r.Model, r.Key, r.State, len(r.Users), r.Slots))
+			}
+			return fmt.Sprintf("job %s of %s (%s: %s) with %s of %s, beside %q", j.ID, j.Model, j.State, j.Reason, j.Renderer, j.Owner, there)
 		}
 	}
 	return ""

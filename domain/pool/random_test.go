@@ -53,6 +53,7 @@ func (m *machine) settings(id domain.RendererID) domain.Renderer {
 	r.Scaling.Buffer = pick(m, "buffer", []int{0, 0, 1, 3})
 	r.Scaling.ScalingPolicy = pick(m, "policy", policies)
 	r.Scaling.Idle = domain.Duration(pick(m, "idle", []time.Duration{0, time.Minute, 5 * time.Minute}))
+	r.Placement = m.placement()
 	r.Job.MaxAttempts = m.number("attempts", 1, 3)
 	r.Quotas = pick(m, "quotas", []*domain.QuotaSettings{nil, nil, {Quota: domain.Quota{Sessions: of(2), JobsRunning: of(1), JobsQueued: of(3)}},
 		{Quota: domain.Quota{JobsRunning: of(2)}, Owners: map[domain.Owner]domain.Quota{"ann": {Sessions: of(1), JobsRunning: of(1)}}}})
@@ -66,6 +67,17 @@ func (m *machine) settings(id domain.RendererID) domain.Renderer {
 		r.ModelLoading, r.ModelsPerResource = domain.LoadCommandLine, 1
 	}
 	return r
+}
+
+// placement is a policy by name, often the default, sometimes with a parameter that is as low as may
+// be, or about twice what it is usually: who has delay wait for a day is not served in the hour that a test gives.
+func (m *machine) placement() domain.PlacementSettings {
+	s := domain.PlacementSettings{Policy: pick(m, "placement", append(domain.PlacementPolicies(), domain.PlaceTTFF, domain.PlaceTTFF, domain.PlaceTTFF))}
+	if of := domain.PlacementParametersOf(s.Policy); len(of) > 0 && m.chance("parameter", 30) {
+		p := pick(m, "which", of)
+		s.Parameters = map[string]float64{p.Name: pick(m, "value", []float64{p.Low, min(p.High, 2*p.Default+1)})}
+	}
+	return s
 }
 
 func (m *machine) someSession() domain.SessionID {

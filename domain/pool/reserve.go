@@ -12,19 +12,21 @@ import (
 
 // reserve is how many free slots jobs leave to sessions. Of all that the pool
 // has or may start, at least one is left to jobs, which would else wait for ever.
-func (p *poolState) reserve() int {
-	set := p.pool.Settings
-	if set.Sessions.Reserve == 0 {
-		return 0
+func (p *poolState) reserve() int { return p.pool.reserve(p.resources) }
+
+func (p *Pool) reserve(resources []*Resource) int {
+	set := p.Settings
+	if set.Sessions.Reserve == 0 || set.ModelLoading == domain.LoadCommandLine {
+		return 0 // where resources keep one model for life, a free slot is no use to whoever comes next
 	}
 	slots := 0
-	for _, r := range p.resources {
+	for _, r := range resources {
 		if r.Live() && r.Key == "" {
 			slots += r.Slots
 		}
 	}
 	if set.Launcher != domain.LauncherStatic {
-		slots += max(0, set.Scaling.Max-len(p.resources)) * set.Slots
+		slots += max(0, set.Scaling.Max-len(resources)) * set.Slots
 	}
 	return max(0, min(set.Sessions.Reserve, slots-1))
 }

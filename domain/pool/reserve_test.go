@@ -182,6 +182,9 @@ func noJobTakesTheReserve(w *world, r pool.Recorded) error {
 	}
 	renderer := w.fold.Resource(e.Resource).Renderer
 	set := w.fold.Pool(renderer).Settings
+	if set.ModelLoading == domain.LoadCommandLine {
+		return nil
+	}
 	all := w.fold.ResourcesOf(renderer)
 	free, slots := 0, max(0, set.Scaling.Max-len(all))*set.Slots
 	for _, x := range all {

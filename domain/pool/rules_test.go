@@ -23,6 +23,7 @@ var stateRules = []func(*world) error{
 	aSessionOrJobHoldsASlotExactlyIfItsResourceListsIt,
 	theUsersOfAModelAreCounted,
 	everyWaitingSessionIsPlacedOrWaitsForAReasonOrHasEnded,
+	whoWaitsBesideAFreeSlotIsToldForWhat,
 	noLeaseIsWithoutAnEnd,
 	whatHasEndedHoldsNothing,
 	theOrdersAreWhatSortingGives,
@@ -190,6 +191,33 @@ func everyWaitingSessionIsPlacedOrWaitsForAReasonOrHasEnded(w *world) error {
 	return nil
 }
 
+// whoWaitsBesideAFreeSlotIsToldForWhat: nobody is told that there is no room
+// where a free slot would do, nor that there is where none would.
+func whoWaitsBesideAFreeSlotIsToldForWhat(w *world) error {
+	for _, e := range pool.AllSessions(w.state) {
+		if !e.Waiting() {
+			continue
+		}
+		would, free := false, false
+		for _, x := range w.state.ResourcesOf(e.Renderer) {
+			if x.Free() > 0 {
+				free = true
+				would = would || x.Key == e.Overrides.Key() && (x.Holds(e.Model) != nil || hasRoom(w.state, x, e.Model))
+			}
+		}
+		reason := w.state.PlaceOfSession(e.ID, w.now).Reason
+		if noRoom := strings.Contains(reason, "no room"); noRoom && would || noRoom && !free {
+			return fmt.Errorf("session %s is told %q, and a slot that would do is free: %v", e.ID, reason, would)
+		}
+		for _, beside := range []string{"has the model", "come first", "the policy"} {
+			if strings.Contains(reason, beside) && !would {
+				return fmt.Errorf("session %s is told %q, and no free slot would do", e.ID, reason)
+			}
+		}
+	}
+	return nil
+}
+
 func noLeaseIsWithoutAnEnd(w *world) error {
 	for _, e := range pool.AllSessions(w.state) {
 		if e.LeaseSeconds <= 0 {
@@ -278,6 +306,10 @@ func noModelInUseIsEvicted(w *world, r pool.Recorded) error {
 	return nil
 }
 
+// preferWarm are the policies that look for a warm slot before all else; the
+// others go by a number, a lot, a hash or the use of a resource.
+var preferWarm = []string{domain.PlaceTTFF, domain.PlaceStickyLRU, domain.PlaceDelay, domain.PlaceWarmFirst}
+
 // aWarmFreeSlotIsNeverPassedOverForAColdOne: neither when a slot is given, nor when a load begins.
 func aWarmFreeSlotIsNeverPassedOverForAColdOne(w *world, r pool.Recorded) error {
 	u, on, warm, ok := slotGiven(r.Event)
@@ -285,7 +317,7 @@ func aWarmFreeSlotIsNeverPassedOverForAColdOne(w *world, r pool.Recorded) error 
 	if e, begins := r.Event.(pool.ModelLoading); begins {
 		model, on, warm, ok = e.Model, e.Resource, false, true
 	}
-	if !ok || warm {
+	if !ok || warm || !slices.Contains(preferWarm, w.fold.Pool(w.fold.Resource(on).Renderer).Settings.Placement.Policy) {
 		return nil
 	}
 	for _, x := range w.fold.ResourcesOf(w.fold.Resource(on).Renderer) {
@@ -324,7 +356,8 @@ func aModelIsLoadedOnlyWhereThereIsRoom(w *world, r pool.Recorded) error {
 	return nil
 }
 
-// noJobTakesASlotThatAWaitingSessionCouldUse: sessions go before jobs. A
+// noJobTakesASlotThatAWaitingSessionCouldUse: sessions go before jobs, except
+// those that their policy has wait for something better. A
 // session that came later than the first 64 waits for its turn at the free slots.
 func noJobTakesASlotThatAWaitingSessionCouldUse(w *world, r pool.Recorded) error {
 	e, ok := r.Event.(pool.JobAssigned)
@@ -334,12 +367,25 @@ func noJobTakesASlotThatAWaitingSessionCouldUse(w *world, r pool.Recorded) error
 	x := w.fold.Resource(e.Resource)
 	waiting := pool.Waiting(w.fold, x.Renderer)
 	for _, s := range waiting[:min(len(waiting), 64)] {
-		if x.Key != s.Overrides.Key() || x.Holds(s.Model) == nil && !hasRoom(w.fold, x, s.Model) {
+		if x.Key != s.Overrides.Key() || x.Holds(s.Model) == nil && !hasRoom(w.fold, x, s.Model) || hadBetterWait(w, s) {
 			continue
 		}
 		return fmt.Errorf("session %s waits and could have this slot of %s", s.ID, x.ID)
 	}
 	return nil
+}
+
+// hadBetterWait says whether its policy may have a session wait for something else than a slot that would do.
+func hadBetterWait(w *world, s *pool.Session) bool {
+	switch set := w.fold.Pool(s.Renderer).Settings.Placement; set.Policy {
+	case domain.PlaceRandom, domain.PlaceRoundRobin, domain.PlaceHash, domain.PlaceHashBounded:
+		return true // for its own resource
+	case domain.PlaceDelay:
+		return w.now.Sub(s.RequestedAt).Seconds() < set.Number("wait")
+	case domain.PlaceTTFF: // for a busy resource that has its model
+		return slices.ContainsFunc(w.fold.ResourcesOf(s.Renderer), func(r *pool.Resource) bool { return r.Key == s.Overrides.Key() && r.Holds(s.Model) != nil })
+	}
+	return false
 }
 
 // hasRoom says whether a resource could hold a model after all that is unused is gone.

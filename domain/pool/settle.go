@@ -69,7 +69,10 @@ func (d *decider) place(p *poolState) {
 	p.wake = time.Time{}
 	for i := 0; i < len(p.queues) && len(p.fleet.Free) > 0; {
 		q := p.queues[i]
-		d.placeQueue(p, q, p.forRank(q.Rank))
+		if d.placeQueue(p, q, p.forRank(q.Rank)) > 0 && i > 0 {
+			i = 0 // what was loaded for these may be what those before them wait for
+			continue
+		}
 		if i < len(p.queues) && p.queues[i] == q { // else it is empty, and gone
 			i++
 		}
@@ -84,10 +87,10 @@ func (d *decider) placeSessions(id domain.RendererID) {
 	}
 }
 
-// placeQueue gives at most so many slots to those in a queue.
-func (d *decider) placeQueue(p *poolState, q *placement.Queue, most int) {
+// placeQueue gives at most so many slots to those in a queue, and says how many it gave.
+func (d *decider) placeQueue(p *poolState, q *placement.Queue, most int) (given int) {
 	v := d.view(p, q)
-	for ; most > 0 && len(p.fleet.Free) > 0 && len(q.Requests) > 0; most-- {
+	for ; given < most && len(p.fleet.Free) > 0 && len(q.Requests) > 0; given++ {
 		a, ok := p.policy.Next(v)
 		if !ok {
 			break
@@ -98,6 +101,7 @@ func (d *decider) placeQueue(p *poolState, q *placement.Queue, most int) {
 	if !v.Wake.IsZero() && (p.wake.IsZero() || v.Wake.Before(p.wake)) {
 		p.wake = v.Wake
 	}
+	return given
 }
 
 // view is what the policy may know.

@@ -1237,7 +1237,7 @@ type SessionSettings struct {
 	// Moves How often one set of frames may be moved to make room for a session that waits; 0: never.
 	Moves *int `json:"moves,omitempty"`
 
-	// Reserve Free slots that jobs leave to sessions; of all slots that there can be, one is left to jobs.
+	// Reserve Free slots that jobs leave to sessions; of all slots that there can be, one is left to jobs. Nothing where `model_loading` is `command_line`.
 	Reserve int `json:"reserve,omitempty,omitzero"`
 
 	// Settled How long a set of frames must have run before it is moved, at most `24h`. Default `5s`.

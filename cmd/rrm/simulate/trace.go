@@ -143,10 +143,13 @@ const z95 = 1.6448536269514722
 func (l Lognormal) Of(key domain.ModelKey, seed uint64) time.Duration {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(key)) // never fails
-	draw := rand.New(rand.NewPCG(seed, h.Sum64())).NormFloat64()
+	return l.draw(rand.New(rand.NewPCG(seed, h.Sum64())))
+}
+
+func (l Lognormal) draw(chance *rand.Rand) time.Duration {
 	mu := math.Log(l.P50.Seconds())
 	sigma := (math.Log(l.P95.Seconds()) - mu) / z95
-	return seconds(math.Exp(mu + sigma*draw))
+	return seconds(math.Exp(mu + sigma*chance.NormFloat64()))
 }
 
 // ByModel is load times as a file gives them, exact.
