@@ -107,7 +107,7 @@ func (d *decider) touch(r domain.RendererID) {
 
 // version is the length of a pool's stream, a removed one's too.
 func (s *State) version(r domain.RendererID) int64 {
-	if p := s.pools[r]; p != nil && p.pool != nil {
+	if p := s.find(r); p != nil && p.pool != nil {
 		return p.pool.Version
 	}
 	return 0

@@ -46,7 +46,7 @@ func rendererOf(st domain.Stream) domain.RendererID {
 }
 
 func (s *State) changePool(id domain.RendererID, f func(*Pool)) {
-	ps := s.pools[id]
+	ps := s.find(id)
 	if ps == nil || ps.pool == nil {
 		return
 	}
@@ -97,7 +97,7 @@ func (s *State) changeModel(r domain.RendererID, m domain.ModelKey, seq int64, f
 
 func (s *State) evolveConfigured(r Recorded, e RendererConfigured) {
 	next := Pool{Seq: r.Position}
-	if ps := s.pools[e.Renderer.ID]; ps != nil && ps.pool != nil {
+	if ps := s.find(e.Renderer.ID); ps != nil && ps.pool != nil {
 		next = *ps.pool
 	}
 	next.Settings, next.Removed, next.Version = e.Renderer, false, r.Version
@@ -167,7 +167,7 @@ func (s *State) evolveResource(r Recorded) {
 
 // failures are the failed starts in a row of a pool.
 func (s *State) failures(id domain.RendererID) int {
-	if p := s.pools[id]; p != nil && p.pool != nil {
+	if p := s.find(id); p != nil && p.pool != nil {
 		return p.pool.Failures
 	}
 	return 0
@@ -322,7 +322,7 @@ func (s *State) evolveSessionRequested(r Recorded, e SessionRequested) {
 
 // cameAgain takes a booking for a model to be that of a client who was refused before, if there is one.
 func (s *State) cameAgain(id domain.RendererID, m domain.ModelKey) bool {
-	ps := s.pools[id]
+	ps := s.find(id)
 	if ps == nil || ps.pool == nil {
 		return false
 	}

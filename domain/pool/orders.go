@@ -163,7 +163,7 @@ func (s *State) remove(k Key) {
 	s.count(s.get(k), -1)
 	switch e := s.get(k).(type) {
 	case *Pool:
-		s.pools[e.Settings.ID].pool = nil
+		s.find(e.Settings.ID).pool = nil
 	case *Model:
 		delete(s.models, modelRef{e.Renderer, e.Model})
 	case *Owner:

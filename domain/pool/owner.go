@@ -74,7 +74,7 @@ func (s *State) expectHoldOf(p *Pool, o *Owner) float64 {
 // asks counts a request for a model and says its number and how long it is expected to use a slot.
 func (s *State) asks(r Recorded, m domain.ModelKey, o domain.Owner, job bool) (number int64, seconds float64) {
 	renderer := rendererOf(r.Stream)
-	p := s.pools[renderer]
+	p := s.find(renderer)
 	if p == nil || p.pool == nil {
 		return 0, 0
 	}

@@ -12,7 +12,7 @@ func (s *State) Foresee(nextUse func(domain.ModelKey) (time.Time, bool)) { s.nex
 
 // Wake is when time alone changes a placement in a pool, at the earliest; false: it does not.
 func (s *State) Wake(id domain.RendererID) (time.Time, bool) {
-	p := s.pools[id]
+	p := s.find(id)
 	if p == nil || p.wake.IsZero() {
 		return time.Time{}, false
 	}

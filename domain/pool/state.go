@@ -15,6 +15,8 @@ import (
 type State struct {
 	service   *Service
 	pools     map[domain.RendererID]*poolState
+	last      *poolState // that find found last, and its ID
+	lastID    domain.RendererID
 	resources map[domain.ResourceID]*Resource
 	sessions  map[domain.SessionID]*Session
 	jobs      map[domain.JobID]*Job
@@ -181,7 +183,7 @@ func (s *State) Service() *Service { return s.service }
 
 // Pool finds a pool that was not removed.
 func (s *State) Pool(id domain.RendererID) *Pool {
-	if p := s.pools[id]; p != nil && p.pool != nil && !p.pool.Removed {
+	if p := s.find(id); p != nil && p.pool != nil && !p.pool.Removed {
 		return p.pool
 	}
 	return nil
@@ -213,7 +215,7 @@ func (s *State) Pools() []domain.RendererID {
 
 // ResourcesOf are a pool's resources that have not ended, oldest first.
 func (s *State) ResourcesOf(id domain.RendererID) []*Resource {
-	if p := s.pools[id]; p != nil {
+	if p := s.find(id); p != nil {
 		return p.resources
 	}
 	return nil
@@ -270,7 +272,7 @@ func (s *State) get(k Key) any {
 	case ViewService:
 		return s.service
 	case ViewPools:
-		if p := s.pools[domain.RendererID(k.ID)]; p != nil && p.pool != nil {
+		if p := s.find(domain.RendererID(k.ID)); p != nil && p.pool != nil {
 			return p.pool
 		}
 	case ViewResources:
@@ -297,8 +299,19 @@ func (s *State) get(k Key) any {
 	return nil
 }
 
-func (s *State) of(id domain.RendererID) *poolState {
+// find is the pool's state, nil if there never was such a pool. One command asks
+// for the same again and again; what was once there is never taken out.
+func (s *State) find(id domain.RendererID) *poolState {
+	if s.last != nil && s.lastID == id {
+		return s.last
+	}
 	p := s.pools[id]
+	s.last, s.lastID = p, id
+	return p
+}
+
+func (s *State) of(id domain.RendererID) *poolState {
+	p := s.find(id)
 	if p == nil {
 		p = &poolState{copies: map[domain.ModelKey]int{}}
 		s.pools[id] = p

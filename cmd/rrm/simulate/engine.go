@@ -259,6 +259,9 @@ func (r *run) loaded(h happening) error {
 	return nil
 }
 
+// batch is how many commands are decided before they are committed: as many as the service takes into one append at most.
+const batch = 512
+
 // longLease outlasts every trace's session; the lease process, which would end it, does not run here.
 const longLease = pool.MaxLease
 
@@ -280,7 +283,9 @@ func (r *run) give(c pool.Command) error {
 	r.commands++
 	events, err := r.state.Decide(r.head, pool.Given{ID: "simulated", Actor: "simulation", At: epoch.Add(r.now), Command: c})
 	r.head += int64(len(events))
-	r.state.Commit()
+	if r.commands%batch == 0 {
+		r.state.Commit()
+	}
 	if err != nil {
 		return fmt.Errorf("simulate: %T at %s: %w", c, r.now, err)
 	}
