@@ -11,6 +11,7 @@ type Quota struct {
 	Sessions    *int `json:"sessions,omitempty"`     // that wait for a slot or hold one; a booking beyond is refused
 	JobsRunning *int `json:"jobs_running,omitempty"` // that hold a slot; others stay queued and let the next owner's pass
 	JobsQueued  *int `json:"jobs_queued,omitempty"`  // that wait for a slot or for other jobs; a submission beyond is refused
+	Weight      *int `json:"weight,omitempty"`       // of the owner's share of the slots beside others, 1 to 100; absent: 1
 }
 
 // QuotaSettings are what every owner may have, and what some may have instead.
@@ -23,6 +24,7 @@ type QuotaSettings struct {
 const (
 	maxQuota       = 1_000_000
 	maxQuotaOwners = 1000
+	maxWeight      = 100
 )
 
 // Of is the quota of one owner; it may be asked of nil, which bounds nothing.
@@ -39,6 +41,9 @@ func (q *QuotaSettings) Of(o Owner) Quota {
 	}
 	if own.JobsQueued != nil {
 		all.JobsQueued = own.JobsQueued
+	}
+	if own.Weight != nil {
+		all.Weight = own.Weight
 	}
 	return all
 }
@@ -75,6 +80,9 @@ func checkQuotas(r *Renderer) error {
 }
 
 func (q Quota) check(field string) error {
+	if q.Weight != nil && (*q.Weight < 1 || *q.Weight > maxWeight) {
+		return Invalid(field+".weight", "%s.weight is from 1 to %d, not %d", field, maxWeight, *q.Weight)
+	}
 	for _, b := range []struct {
 		name  string
 		value *int

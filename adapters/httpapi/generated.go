@@ -743,6 +743,9 @@ type Quota struct {
 	JobsQueued  *int `json:"jobs_queued,omitempty"`
 	JobsRunning *int `json:"jobs_running,omitempty"`
 	Sessions    *int `json:"sessions,omitempty"`
+
+	// Weight How much the owner counts beside others when slots are given out; absent: 1.
+	Weight *int `json:"weight,omitempty"`
 }
 
 // QuotaSettings What one owner may have in the pool at once. A bound that is absent does not apply; 0 allows none.
@@ -758,6 +761,9 @@ type QuotaSettings struct {
 
 	// Sessions Sessions that wait for a slot or hold one. A booking beyond is refused.
 	Sessions *int `json:"sessions,omitempty"`
+
+	// Weight How much the owner counts beside others when slots are given out; absent: 1.
+	Weight *int `json:"weight,omitempty"`
 }
 
 // Renderer A renderer's settings as they are, defaults filled in; fields as in `RendererSettings`. A client is not shown how the renderer is

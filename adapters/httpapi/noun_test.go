@@ -168,7 +168,7 @@ func TestRendererRoundTrip(t *testing.T) {
 	s := newSite(t)
 	r := s.ask("root", "PUT /renderers/Brayns", `{"command_line":"brayns --x","environment_variables":"A=1, B=x=2\nC=","modules":"m1 m2,m3","graceful_exit":false,
 		"scaling":{"max":0,"idle":"0","policy":"buffer","parameters":{"size":2,"up_per_minute":"3"},"shadow":{"policy":"demand"}},"probe":{"interval":"1.5s"},"placement":{"parameters":{"payoff":30.5}},
-		"sessions":{"reserve":1,"moves":0,"settled":"30s"},"quotas":{"sessions":0,"jobs_running":8,"owners":{"alice":{"sessions":2},"bob":{"jobs_queued":5}}}}`)
+		"sessions":{"reserve":1,"moves":0,"settled":"30s"},"quotas":{"sessions":0,"jobs_running":8,"owners":{"alice":{"sessions":2,"weight":3},"bob":{"jobs_queued":5}}}}`)
 	if r.StatusCode != 200 {
 		t.Fatalf("%d %s", r.StatusCode, r.body)
 	}
@@ -187,7 +187,7 @@ func TestRendererRoundTrip(t *testing.T) {
 	if q := got.Quotas; *q.Sessions != 0 || *q.JobsRunning != 8 || q.JobsQueued != nil || *q.Of("alice").Sessions != 2 || *q.Of("bob").JobsQueued != 5 {
 		t.Errorf("the quotas written are %+v", q)
 	}
-	if seen := string(s.ask("alice", "GET /renderers/brayns", "").body); !strings.Contains(seen, `"quotas":{"sessions":0,"jobs_running":8,"owners":{"alice":{"sessions":2}}}`) {
+	if seen := string(s.ask("alice", "GET /renderers/brayns", "").body); !strings.Contains(seen, `"quotas":{"sessions":0,"jobs_running":8,"owners":{"alice":{"sessions":2,"weight":3}}}`) {
 		t.Errorf("alice is shown %s", seen)
 	}
 	again := s.ask("root", "PUT /renderers/brayns", string(s.ask("root", "GET /renderers/brayns", "").body))

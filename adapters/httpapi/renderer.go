@@ -139,12 +139,12 @@ func settingsOf(id domain.RendererID, in *RendererSettings) (domain.Renderer, er
 }
 
 func quotasOf(in *QuotaSettings) *domain.QuotaSettings {
-	out := &domain.QuotaSettings{Quota: domain.Quota{Sessions: in.Sessions, JobsRunning: in.JobsRunning, JobsQueued: in.JobsQueued}}
+	out := &domain.QuotaSettings{Quota: domain.Quota{Sessions: in.Sessions, JobsRunning: in.JobsRunning, JobsQueued: in.JobsQueued, Weight: in.Weight}}
 	for o, q := range in.Owners {
 		if out.Owners == nil {
 			out.Owners = map[domain.Owner]domain.Quota{}
 		}
-		out.Owners[domain.Owner(o)] = domain.Quota{Sessions: q.Sessions, JobsRunning: q.JobsRunning, JobsQueued: q.JobsQueued}
+		out.Owners[domain.Owner(o)] = domain.Quota{Sessions: q.Sessions, JobsRunning: q.JobsRunning, JobsQueued: q.JobsQueued, Weight: q.Weight}
 	}
 	return out
 }

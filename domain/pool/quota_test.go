@@ -191,3 +191,29 @@ func countJobs(w *world, p *pool.Pool, o domain.Owner, states ...pool.JobState) 
 	}
 	return n
 }
+
+// A burst by one owner does not hold up the others, and a weight gives its owner so many times the share.
+func TestABurstDoesNotHoldUpTheOthers(t *testing.T) {
+	for _, c := range []struct {
+		weight int
+		next   domain.JobID
+	}{{1, "bobs"}, {20, "a3"}} {
+		w := given(t, demo(size(2, 2), func(r *domain.Renderer) {
+			r.Quotas = &domain.QuotaSettings{Owners: map[domain.Owner]domain.Quota{"ann": {Weight: &c.weight}}}
+		})).up()
+		w.do(job("a1", "A"), job("a2", "A"))
+		for n := 1; n <= 2; n++ {
+			w.do(pool.ReportModelLoaded{Resource: w.r(n), Model: "A", Seconds: 2})
+		}
+		w.started(1, "a1")
+		w.do(job("a3", "A"), job("a4", "A"), job("a5", "A"))
+		w.pass(time.Second)
+		w.do(job("bobs", "A", ownedBy("bob")))
+		w.pass(2 * time.Second)
+		// Ann holds the other slot. At weight 1 her work counts twice, and bob waited for more than half as long.
+		w.do(w.succeeded(1, "a1"))
+		if got := w.state.Job(c.next).State; got != pool.JobStateAssigned {
+			t.Errorf("weight %d: %s is %s", c.weight, c.next, got)
+		}
+	}
+}

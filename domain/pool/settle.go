@@ -117,8 +117,11 @@ func (d *decider) view(p *poolState, q *placement.Queue) *placement.View {
 			return 0
 		},
 		Share: func(o domain.Owner) float64 {
-			u := d.s.useOf(p, o)
-			return float64(u.running + u.holding)
+			u, weight := d.s.useOf(p, o), 1
+			if w := p.pool.Settings.Quotas.Of(o).Weight; w != nil {
+				weight = *w
+			}
+			return float64(u.running+u.holding) / float64(weight)
 		},
 		NextUse: d.s.nextUse,
 	}
