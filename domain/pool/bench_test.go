@@ -24,9 +24,9 @@ type bench struct {
 
 func (b *bench) give(c pool.Command) {
 	b.n++
-	began := time.Now()
+	began := b.Elapsed()
 	if b.took != nil {
-		defer func() { b.took = append(b.took, time.Since(began)) }()
+		defer func() { b.took = append(b.took, b.Elapsed()-began) }()
 	}
 	events, err := b.s.Decide(b.head, pool.Given{ID: domain.CommandID(fmt.Sprint(b.n)), Actor: "bench", At: b.now, Command: c})
 	if err != nil {

@@ -106,7 +106,7 @@ func (s *State) requota(p *poolState, before, after *domain.QuotaSettings) {
 		return
 	}
 	s.useOf(p, "") // from now on the owners' counts are kept
-	all := append(p.queue, p.parked...)
+	all := slices.Concat(p.queue, p.parked)
 	for _, q := range p.queue {
 		p.requeue(q.rank(), q.request(), 0, nil)
 	}
