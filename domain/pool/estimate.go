@@ -188,7 +188,8 @@ func (s *State) PlaceOfJob(id domain.JobID, now time.Time) Place {
 // asker is a job that stands in the queue, or would.
 func (s *State) asker(p *poolState, j *Job) Asker {
 	ahead, _ := slices.BinarySearchFunc(p.queue, j, byUrgency)
-	return Asker{Job: true, Ahead: ahead, Sessions: len(p.waiting), Model: j.Model, Known: s.Model(j.Renderer, j.Model)}
+	parked, _ := slices.BinarySearchFunc(p.parked, j, byUrgency)
+	return Asker{Job: true, Ahead: ahead + parked, Sessions: len(p.waiting), Model: j.Model, Known: s.Model(j.Renderer, j.Model)}
 }
 
 // queued puts a job, or the parts of it, into the queue and says what it has to expect there: that

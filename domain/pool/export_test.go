@@ -93,6 +93,7 @@ func Orders(s *State) []string {
 		all = line(all, id, "waiting", p.waiting, func(e *Session) any { return e.ID })
 		all = line(all, id, "holding", p.holding, func(e *Session) any { return e.ID })
 		all = line(all, id, "queue", p.queue, func(e *Job) any { return e.ID })
+		all = line(all, id, "parked", p.parked, func(e *Job) any { return e.ID })
 		all = line(all, id, "timed", p.timed, func(e *Job) any { return e.ID })
 		all = line(all, id, "blocked", p.blocked, func(e *Job) any { return e.ID })
 		all = line(all, id, "free", p.fleet.Free, func(o *placement.Option) any { return o.Resource })
@@ -162,7 +163,6 @@ func SortedOrders(s *State) []string {
 		for _, j := range AllJobs(s) {
 			if j.Renderer == id && j.State == JobStateQueued {
 				p.queue = append(p.queue, j)
-				p.requeue(0, nil, j.rank(), j.request())
 			}
 			if j.Renderer == id && j.State == JobStateWaiting {
 				p.blocked = append(p.blocked, j)
@@ -191,6 +191,7 @@ func SortedOrders(s *State) []string {
 		for _, j := range append(slices.Clone(p.queue), p.blocked...) {
 			p.tally.asked[j.Model]++
 		}
+		park(s, id, p)
 		for _, j := range AllJobs(s) {
 			if r := s.resources[j.Resource]; j.Renderer == id && j.Holding() && r.State == ResourceStateReady {
 				p.copies[j.Model]++
@@ -233,4 +234,29 @@ func Uses(s *State, r domain.RendererID) (kept, counted string) {
 		}
 	}
 	return fmt.Sprint(p.uses), fmt.Sprint(fresh)
+}
+
+// park takes those out of the queue whose owner may not have more running.
+func park(s *State, id domain.RendererID, p *poolState) {
+	running := map[domain.Owner]int{}
+	for _, j := range AllJobs(s) {
+		if j.Renderer == id && j.Holding() {
+			running[j.Owner]++
+		}
+	}
+	all := p.queue
+	p.queue = nil
+	for _, j := range all {
+		var limit *int
+		if pool := s.pools[id].pool; pool != nil {
+			limit = pool.Settings.Quotas.Of(j.Owner).JobsRunning
+		}
+		if limit != nil && running[j.Owner] >= *limit {
+			p.parked = append(p.parked, j)
+			continue
+		}
+		running[j.Owner]++
+		p.queue = append(p.queue, j)
+		p.requeue(0, nil, j.rank(), j.request())
+	}
 }

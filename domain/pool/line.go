@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/rendering-resource-manager/rrm/domain"
 	"github.com/rendering-resource-manager/rrm/domain/placement"
 )
 
@@ -15,6 +16,17 @@ func (p *poolState) take(e *Pool) {
 		p.policy = placement.New(e.Settings.Placement)
 	}
 	p.pool = e
+}
+
+// takePool is take, for a pool of the state.
+func (s *State) takePool(e *Pool) {
+	p := s.of(e.Settings.ID)
+	var before *domain.QuotaSettings
+	if p.pool != nil {
+		before = p.pool.Settings.Quotas
+	}
+	p.take(e)
+	s.requota(p, before, e.Settings.Quotas)
 }
 
 // option is a ready resource as placement sees it; nil: it is not ready.

@@ -43,7 +43,7 @@ func (s *State) place(entity any) {
 	case *Service:
 		s.service = e
 	case *Pool:
-		s.of(e.Settings.ID).take(e)
+		s.takePool(e)
 	case *Model:
 		s.models[modelRef{e.Renderer, e.Model}] = e
 	case *Owner:
@@ -115,19 +115,19 @@ func (s *State) placeJob(e *Job) {
 	before := s.jobs[e.ID]
 	s.jobs[e.ID] = e
 	p := s.of(e.Renderer)
-	if before != nil && before.State == JobStateQueued && (e.State != JobStateQueued || byUrgency(before, e) != 0) {
-		p.queue = without(p.queue, before, byUrgency)
-	}
-	if e.State == JobStateQueued {
-		p.queue = insert(p.queue, e, byUrgency)
+	if before != nil && before.State == JobStateQueued {
+		p.quit(before)
 	}
 	if e.timed() {
 		p.timed = insert(p.timed, e, byDeadline)
 	} else if before.timed() {
 		p.timed = without(p.timed, e, byDeadline)
 	}
-	p.requeue(before.rank(), before.request(), e.rank(), e.request())
 	p.countUse(e.Owner, before.use(), e.use())
+	if e.State == JobStateQueued {
+		p.join(e)
+	}
+	p.level(e.Owner)
 	if before != nil {
 		s.unlink(before)
 	}
@@ -182,12 +182,14 @@ func (s *State) remove(k Key) {
 		delete(s.sessions, e.ID)
 	case *Job:
 		p := s.of(e.Renderer)
-		p.requeue(e.rank(), e.request(), 0, nil)
-		p.queue = without(p.queue, e, byUrgency)
+		if e.State == JobStateQueued {
+			p.quit(e)
+		}
 		if e.timed() {
 			p.timed = without(p.timed, e, byDeadline)
 		}
 		p.countUse(e.Owner, e.use(), use{})
+		p.level(e.Owner)
 		s.unlink(e)
 		delete(s.jobs, e.ID)
 	}

@@ -57,21 +57,14 @@ func (p *poolState) countUse(o domain.Owner, before, after use) {
 func (s *State) useOf(p *poolState, o domain.Owner) use {
 	if p.uses == nil {
 		p.uses = map[domain.Owner]use{}
-		for _, list := range [][]*Session{p.waiting, p.holding} {
-			for _, e := range list {
+		for _, e := range s.sessions {
+			if s.of(e.Renderer) == p {
 				p.countUse(e.Owner, use{}, e.use())
 			}
 		}
-		for _, list := range [][]*Job{p.queue, p.blocked} {
-			for _, j := range list {
+		for _, j := range s.jobs {
+			if s.of(j.Renderer) == p {
 				p.countUse(j.Owner, use{}, j.use())
-			}
-		}
-		for _, r := range p.resources {
-			for _, u := range r.Users {
-				if j := s.jobs[domain.JobID(u.ID)]; u.Kind == UserJob && j != nil {
-					p.countUse(j.Owner, use{}, j.use())
-				}
 			}
 		}
 	}
@@ -122,36 +115,6 @@ func (d *decider) refuseJob(c SubmitJob, p *poolState) error {
 		RetryAfterSeconds: retry, Queue: len(p.queue), Decision: d.noSlot(c.Renderer, "rejected", c.Model, reason)})
 	return &domain.Refusal{Kind: domain.KindTooMany, Code: CodeQuota, Field: "owner", Reason: reason,
 		RetryAfter: seconds(retry), Position: pos, Queue: len(p.queue)}
-}
-
-// room counts down, while jobs are chosen, how many more each owner may have running.
-type room struct {
-	d    *decider
-	p    *poolState
-	left map[domain.Owner]int
-}
-
-// take says whether one more job of an owner may run, and counts it.
-func (r *room) take(o domain.Owner) bool {
-	if r.p.pool.Settings.Quotas == nil {
-		return true
-	}
-	limit := r.p.pool.Settings.Quotas.Of(o).JobsRunning
-	if limit == nil {
-		return true
-	}
-	left, known := r.left[o]
-	if !known {
-		left = *limit - r.d.s.useOf(r.p, o).running
-	}
-	if left <= 0 {
-		return false
-	}
-	if r.left == nil {
-		r.left = map[domain.Owner]int{}
-	}
-	r.left[o] = left - 1
-	return true
 }
 
 // HeldBack is the place of a queued job whatever is free: it may have to pause

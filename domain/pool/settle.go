@@ -125,9 +125,6 @@ func (d *decider) view(p *poolState, q *placement.Queue) *placement.View {
 		},
 		NextUse: d.s.nextUse,
 	}
-	if p.pool.Settings.Quotas != nil {
-		v.Ready = func(r *placement.Request) bool { return r.Kind == UserSession || (&room{d: d, p: p}).take(r.Owner) }
-	}
 	return v
 }
 

@@ -59,12 +59,14 @@ type poolState struct {
 	resources []*Resource // not ended, by Seq
 	waiting   []*Session  // queued or starting, by Seq: one that was moved keeps its place
 	queue     []*Job      // queued, by priority, deadline and Seq, see byUrgency
+	parked    []*Job      // queued, but their owner may not have more running, see lane
 	timed     []*Job      // queued or waiting for other jobs, with a deadline, by deadline
 	blocked   []*Job      // waiting for other jobs, by Seq
 	holding   []*Session  // with a slot, by Seq
 
 	tally  tally
 	copies map[domain.ModelKey]int // slots of ready resources that jobs hold, by model
+	lanes  map[domain.Owner]*lane  // of owners with a quota of running jobs and with jobs queued
 	uses   map[domain.Owner]use    // for quotas; nil until one asks
 
 	policy placement.Policy   // as the settings say
