@@ -165,12 +165,23 @@ func TestClaimLeavesWhoWaits(t *testing.T) {
 // that was acknowledged is followed by a claim within its time, and none is
 // acknowledged after the claim.
 func TestClaimAgainstRenew(t *testing.T) {
+	// Short leases show most. On a machine that is so busy that they all end before anyone renews, longer ones.
+	for long := 10 * time.Millisecond; !claimAgainstRenew(t, long); long *= 4 {
+		if long > time.Second {
+			t.Fatalf("hardly a lease of %s was renewed: this shows little", long)
+		}
+	}
+}
+
+// claimAgainstRenew says whether enough was renewed to show something.
+func claimAgainstRenew(t *testing.T, long time.Duration) bool {
+	t.Helper()
 	db := dbtest.New(t)
 	l, ctx := NewLeases(db), t.Context()
 	l.reclaim = time.Hour // this machine may be slow
 	const sessions, renewers, claimers = 60, 6, 2
 	// All leases are of one length: a shorter one would rightly end what was acknowledged before.
-	const long, during = 10 * time.Millisecond, time.Second
+	const during = time.Second
 	ids := make([]domain.SessionID, sessions)
 	for i := range ids {
 		ids[i] = domain.SessionID(fmt.Sprintf("s%02d", i))
@@ -221,10 +232,8 @@ func TestClaimAgainstRenew(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if acks < sessions {
-		t.Errorf("only %d renewals: this shows little", acks)
-	}
 	checkClaims(t, db, acked, claimed)
+	return acks >= sessions
 }
 
 // renewSome renews one session, with or without a lease, or several at once.
