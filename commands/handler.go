@@ -159,6 +159,45 @@ func (h *Handler) checkCallback(url string) error {
 	return h.CheckCallback(url)
 }
 
+// checkWebhooks refuses a policy that would ask an address which may not be called, as it would be with callbacks.
+func (h *Handler) checkWebhooks(set domain.ScalingSettings) error {
+	for _, w := range set.Webhooks() {
+		if h.CheckCallback == nil {
+			return domain.Invalid(w.Field, "this service asks no other")
+		}
+		err := h.CheckCallback(w.URL)
+		if r, refused := domain.AsRefusal(err); refused {
+			named := *r
+			named.Field = w.Field
+			return &named
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// PlanScaling says what other limits or another policy would do now, and does nothing.
+func (h *Handler) PlanScaling(ctx context.Context, c Call, cmd pool.PlanScaling) (pool.ScalingPlan, error) {
+	var out pool.ScalingPlan
+	at := h.now().UTC()
+	a, err := h.lane.Do(ctx, Request{
+		Command: command{cmd, func(s *pool.State, m eventstore.Meta) any {
+			return s.Plan(cmd, pool.Given{ID: m.Command, Actor: m.Actor, At: m.DecidedAt, Command: cmd})
+		}},
+		Transient: true, // nothing is written, so that the same may be asked again
+		Meta:      eventstore.Meta{Command: domain.CommandID(newID()), Actor: c.Actor, Trace: c.Trace, DecidedAt: at},
+	})
+	if err != nil {
+		return out, err
+	}
+	if err := json.Unmarshal(a.Body, &out); err != nil {
+		return out, fmt.Errorf("read the plan: %w", err)
+	}
+	return out, nil
+}
+
 // CancelJob ends a job that has not ended.
 func (h *Handler) CancelJob(ctx context.Context, c Call, cmd pool.CancelJob) (pool.Job, error) {
 	var out pool.Job
@@ -174,6 +213,9 @@ func (h *Handler) ConfigureRenderer(ctx context.Context, c Call, cmd pool.Config
 		return out, err
 	}
 	cmd.Renderer = checked
+	if err := h.checkWebhooks(checked.Scaling); err != nil {
+		return out, err
+	}
 	_, err = h.do(ctx, c, hashOf(cmd), cmd, func(s *pool.State, _ eventstore.Meta) any { return s.Pool(checked.ID).Settings }, &out)
 	return out, err
 }

@@ -3,9 +3,7 @@ package domain
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -23,8 +21,10 @@ type ScalingSettings struct {
 
 // ScalingPolicy names a policy of scaling and says what it is told.
 type ScalingPolicy struct {
-	Policy     string     `json:"policy,omitempty"` // "": demand, as in settings from before there was a choice
-	Parameters Parameters `json:"parameters,omitempty"`
+	Policy     string          `json:"policy,omitempty"` // "": demand, as in settings from before there was a choice
+	Parameters Parameters      `json:"parameters,omitempty"`
+	Schedule   []ScheduleEntry `json:"schedule,omitempty"` // of schedule: the first entry whose time it is holds
+	Chain      []ScalingPolicy `json:"chain,omitempty"`    // of chain: the first that has an answer decides
 }
 
 // The policies of scaling; see docs/scaling.md.
@@ -33,6 +33,9 @@ const (
 	ScalingBuffer    = "buffer"
 	ScalingQueueTime = "queue-time"
 	ScalingForecast  = "forecast"
+	ScalingSchedule  = "schedule"
+	ScalingWebhook   = "webhook"
+	ScalingChain     = "chain"
 )
 
 // DefaultScalingPolicy is what settings get that name none.
@@ -40,17 +43,20 @@ const DefaultScalingPolicy = ScalingForecast
 
 // ScalingPolicies are the names of all policies of scaling.
 func ScalingPolicies() []string {
-	return []string{ScalingBuffer, ScalingDemand, ScalingForecast, ScalingQueueTime}
+	return []string{ScalingBuffer, ScalingDemand, ScalingForecast, ScalingQueueTime, ScalingSchedule, ScalingWebhook, ScalingChain}
 }
 
 // Learning is the choice of policy whose parameters say how the demand is
 // learned: the first that forecasts, be it only the shadow, else the defaults.
 func (s ScalingSettings) Learning() ScalingPolicy {
-	if s.Policy == ScalingForecast || s.Policy == ScalingQueueTime {
-		return s.ScalingPolicy
+	choices := s.all()
+	if s.Shadow != nil {
+		choices = slices.Concat(choices, s.Shadow.all())
 	}
-	if s.Shadow != nil && (s.Shadow.Policy == ScalingForecast || s.Shadow.Policy == ScalingQueueTime) {
-		return *s.Shadow
+	for _, c := range choices {
+		if c.Policy == ScalingForecast || c.Policy == ScalingQueueTime {
+			return c
+		}
 	}
 	return ScalingPolicy{Policy: ScalingForecast}
 }
@@ -80,57 +86,6 @@ func (p *Parameters) UnmarshalJSON(b []byte) error {
 	}
 	*p = out
 	return nil
-}
-
-// ScalingParameter says what a parameter means and how it is bounded. The same
-// list checks the settings, gives the policies their defaults, and is in docs/scaling.md.
-type ScalingParameter struct {
-	Policies []string // that have it; nil: all
-	Name     string
-	Kind     string // duration, number, count, size (a count or a percentage)
-	Low      float64
-	High     float64 // durations: seconds
-	Default  string
-	Meaning  string
-	Reason   string // for the default, with its source
-}
-
-// Kinds of parameter.
-const (
-	kindDuration = "duration"
-	kindNumber   = "number"
-	kindCount    = "count"
-	kindSize     = "size"
-)
-
-var scalingParameters = []ScalingParameter{
-	{Name: "up_per_minute", Kind: kindCount, High: maxResources, Default: "0",
-		Meaning: "resources that may be started in one minute; 0: no limit",
-		Reason:  "a scheduler, a licence server or a file system may not bear many starts at once; most do"},
-	{Name: "down_per_minute", Kind: kindCount, High: maxResources, Default: "0",
-		Meaning: "resources that may be stopped in one minute; 0: no limit",
-		Reason:  "a limit costs idle resources; what is stopped is idle anyway"},
-	{Policies: []string{ScalingForecast, ScalingQueueTime}, Name: "window", Kind: kindDuration, High: 86400, Default: "0s",
-		Meaning: "stabilisation: resources go when fewer have been enough for so long; at least the time that a start takes",
-		Reason:  "what is stopped and started again costs a start, so to wait for about as long is never more than twice too dear (ski rental, Karlin et al. 1988)"},
-	{Policies: []string{ScalingForecast, ScalingQueueTime}, Name: "head", Kind: kindNumber, High: 50, Default: "5",
-		Meaning: "percentile of a model's idle times before which it is not expected back",
-		Reason:  "Shahrad et al., Serverless in the Wild, 2020: 5"},
-	{Policies: []string{ScalingForecast, ScalingQueueTime}, Name: "tail", Kind: kindNumber, Low: 50, High: 100, Default: "99",
-		Meaning: "percentile of a model's idle times after which it is not expected back, and not kept",
-		Reason:  "Shahrad et al., Serverless in the Wild, 2020: 99"},
-	{Policies: []string{ScalingForecast}, Name: "risk", Kind: kindNumber, Low: 0.001, High: 0.9, Default: "0.05",
-		Meaning: "share of the requests that may find no free slot and wait for a start",
-		Reason:  "19 of 20 find one, so that the 95th percentile of the wait is near nothing; a smaller share costs more idle resources"},
-	{Policies: []string{ScalingQueueTime}, Name: "goal", Kind: kindDuration, Low: 1, High: 86400, Default: "30s",
-		Meaning: "how long the wished share of the requests waits at most",
-		Reason:  "about a start and a bit; a goal below a start has to be held by slots that are free in advance"},
-	{Policies: []string{ScalingQueueTime}, Name: "share", Kind: kindNumber, Low: 0.5, High: 0.999, Default: "0.95",
-		Meaning: "share of the requests that are to begin within the goal",
-		Reason:  "the 95th percentile is how waiting is usually stated"},
-	{Policies: []string{ScalingBuffer}, Name: "size", Kind: kindSize, High: maxResources * maxSlots, Default: "1",
-		Meaning: "slots to keep free: a number, or a percentage of all slots, 1% to 99%",
-		Reason:  "Agones, FleetAutoscaler, bufferSize; it has no default, and 1 is the least that is of use"},
 }
 
 // ScalingParametersOf are the parameters that a policy has.
@@ -188,45 +143,6 @@ func (p ScalingPolicy) Size(name string) (n float64, percent bool) {
 	return n, percent
 }
 
-// read gives the value of a parameter's text.
-func (s ScalingParameter) read(text string) (v float64, percent bool, err error) {
-	switch s.Kind {
-	case kindDuration:
-		d, err := time.ParseDuration(text)
-		if err != nil {
-			return 0, false, fmt.Errorf("it is a duration such as \"30s\", not %q", text)
-		}
-		v = d.Seconds()
-	case kindSize:
-		if share, is := strings.CutSuffix(text, "%"); is {
-			v, err = strconv.ParseFloat(share, 64)
-			if err != nil || !(v >= 1 && v <= 99) {
-				return 0, true, fmt.Errorf("a percentage is from 1%% to 99%%, not %q", text)
-			}
-			return v, true, nil
-		}
-		fallthrough
-	default:
-		if v, err = strconv.ParseFloat(text, 64); err != nil || math.IsNaN(v) {
-			return 0, false, fmt.Errorf("it is a number, not %q", text)
-		}
-		if s.Kind != kindNumber && v != math.Trunc(v) {
-			return 0, false, fmt.Errorf("it is a whole number, not %q", text)
-		}
-	}
-	if v < s.Low || v > s.High {
-		return 0, false, fmt.Errorf("it is from %s to %s, not %q", s.bound(s.Low), s.bound(s.High), text)
-	}
-	return v, false, nil
-}
-
-func (s ScalingParameter) bound(v float64) string {
-	if s.Kind == kindDuration {
-		return time.Duration(v * float64(time.Second)).String()
-	}
-	return strconv.FormatFloat(v, 'f', -1, 64)
-}
-
 // ParseScalingPolicy reads "NAME" or "NAME:parameter=value,…", as command lines have it. It is checked with the settings.
 func ParseScalingPolicy(text string) (ScalingPolicy, error) {
 	name, list, some := strings.Cut(text, ":")
@@ -248,6 +164,16 @@ func ParseScalingPolicy(text string) (ScalingPolicy, error) {
 func (p *ScalingPolicy) fill() {
 	if len(p.Parameters) == 0 {
 		p.Parameters = nil // so that settings which mean the same are the same
+	}
+	if len(p.Schedule) == 0 {
+		p.Schedule = nil
+	}
+	if len(p.Chain) == 0 {
+		p.Chain = nil
+	}
+	p.Chain = slices.Clone(p.Chain) // the caller's stays as it is
+	for i := range p.Chain {
+		p.Chain[i].fill()
 	}
 }
 
@@ -276,6 +202,9 @@ func (p ScalingPolicy) check(field string) error {
 	slices.Sort(names) // so that the same settings are refused for the same reason
 	for _, name := range names {
 		s, known := p.spec(name)
+		if known && s.Policies == nil && strings.Contains(field, ".chain.") {
+			return Invalid(field+".parameters."+name, "%s is a parameter of the whole chain", name)
+		}
 		if !known {
 			return Invalid(field+".parameters."+name, "the policy %s has no parameter %q; it has %q", p.Policy, name, namesOf(p.Policy))
 		}
@@ -283,7 +212,79 @@ func (p ScalingPolicy) check(field string) error {
 			return Invalid(field+".parameters."+name, "%s: %s; %s", name, s.Meaning, err)
 		}
 	}
+	return p.checkParts(field)
+}
+
+const maxChain = 8
+
+// checkParts checks the schedule and the chain, and that they are where they belong.
+func (p ScalingPolicy) checkParts(field string) error {
+	switch {
+	case (p.Policy == ScalingSchedule) != (len(p.Schedule) > 0):
+		return Invalid(field+".schedule", "the policy schedule has a schedule, and no other has one")
+	case len(p.Schedule) > maxSchedule:
+		return Invalid(field+".schedule", "a schedule has at most %d entries", maxSchedule)
+	case (p.Policy == ScalingChain) != (len(p.Chain) > 0):
+		return Invalid(field+".chain", "the policy chain has a chain, and no other has one")
+	case len(p.Chain) > maxChain:
+		return Invalid(field+".chain", "a chain has at most %d policies", maxChain)
+	case p.Policy == ScalingWebhook && p.Parameters["url"] == "":
+		return Invalid(field+".parameters.url", "the policy webhook names the address that is asked")
+	}
+	for i, e := range p.Schedule {
+		if err := e.check(fmt.Sprintf("%s.schedule.%d", field, i)); err != nil {
+			return err
+		}
+	}
+	for i, c := range p.Chain {
+		if c.Policy == ScalingChain {
+			return Invalid(fmt.Sprintf("%s.chain.%d.policy", field, i), "a chain holds no chain")
+		}
+		if err := c.check(fmt.Sprintf("%s.chain.%d", field, i)); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// Webhook is an address that a policy of scaling asks.
+type Webhook struct {
+	Field    string // of the settings
+	URL      string
+	Interval time.Duration // between two questions
+	Deadline time.Duration // of an answer
+	Valid    time.Duration // of an answer, when no other comes
+}
+
+// Webhooks are all that the settings ask, the shadow's too, each address once.
+func (s ScalingSettings) Webhooks() []Webhook {
+	var all []Webhook
+	s.webhooks("scaling", &all)
+	if s.Shadow != nil {
+		s.Shadow.webhooks("scaling.shadow", &all)
+	}
+	return all
+}
+
+func (p ScalingPolicy) webhooks(field string, all *[]Webhook) {
+	at := p.Parameters["url"]
+	if p.Policy == ScalingWebhook && !slices.ContainsFunc(*all, func(w Webhook) bool { return w.URL == at }) {
+		*all = append(*all, Webhook{
+			Field: field + ".parameters.url", URL: at,
+			Interval: p.Duration("interval"), Deadline: p.Duration("deadline"), Valid: p.Duration("valid"),
+		})
+	}
+	for i, c := range p.Chain {
+		c.webhooks(fmt.Sprintf("%s.chain.%d", field, i), all)
+	}
+}
+
+// all are the policies of a choice: itself, or those of its chain.
+func (p ScalingPolicy) all() []ScalingPolicy {
+	if p.Policy == ScalingChain {
+		return p.Chain
+	}
+	return []ScalingPolicy{p}
 }
 
 func namesOf(policy string) []string {

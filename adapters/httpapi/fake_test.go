@@ -248,6 +248,20 @@ func (w *world) RemoveRenderer(_ context.Context, c commands.Call, cmd pool.Remo
 	return nil
 }
 
+func (w *world) PlanScaling(_ context.Context, c commands.Call, cmd pool.PlanScaling) (pool.ScalingPlan, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.begin(c); err != nil {
+		return pool.ScalingPlan{}, err
+	}
+	s, g := pool.NewState(), pool.Given{At: t0, Command: cmd}
+	s.Put(w.pools[cmd.Renderer])
+	if _, err := s.Decide(0, g); err != nil {
+		return pool.ScalingPlan{}, err
+	}
+	return s.Plan(cmd, g), nil
+}
+
 func (w *world) SetAdmission(_ context.Context, c commands.Call, cmd pool.SetAdmission) (pool.Service, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

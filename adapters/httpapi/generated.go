@@ -82,6 +82,17 @@ const (
 	ResourceUserKindSession ResourceUserKind = "session"
 )
 
+// Defines values for ScheduleEntryDays.
+const (
+	ScheduleEntryDaysFri ScheduleEntryDays = "fri"
+	ScheduleEntryDaysMon ScheduleEntryDays = "mon"
+	ScheduleEntryDaysSat ScheduleEntryDays = "sat"
+	ScheduleEntryDaysSun ScheduleEntryDays = "sun"
+	ScheduleEntryDaysThu ScheduleEntryDays = "thu"
+	ScheduleEntryDaysTue ScheduleEntryDays = "tue"
+	ScheduleEntryDaysWed ScheduleEntryDays = "wed"
+)
+
 // Defines values for SessionOnLost.
 const (
 	SessionOnLostEnd  SessionOnLost = "end"
@@ -604,6 +615,9 @@ type PolicyParameters = json.RawMessage
 
 // Pool defines model for Pool.
 type Pool struct {
+	// Advice What other services answered last, with the policy `webhook`.
+	Advice []ScalingAdvice `json:"advice,omitempty,omitzero"`
+
 	// BackoffUntil No start before then.
 	BackoffUntil time.Time `json:"backoff_until,omitempty,omitzero"`
 
@@ -630,12 +644,19 @@ type Pool struct {
 
 	// OldestWaitSeconds How long the one that waits longest has waited.
 	OldestWaitSeconds float64 `json:"oldest_wait_seconds"`
-	QueuedJobs        int     `json:"queued_jobs"`
-	QueuedSessions    int     `json:"queued_sessions"`
+
+	// Policy What decides the size.
+	Policy         string `json:"policy,omitempty,omitzero"`
+	QueuedJobs     int    `json:"queued_jobs"`
+	QueuedSessions int    `json:"queued_sessions"`
 
 	// Renderer A renderer's id; lower-cased when it is read.
 	Renderer    RendererName `json:"renderer"`
 	RunningJobs int          `json:"running_jobs"`
+
+	// Shadow What the policy in the shadow would do, and how it compares with what was done. Its size at any time follows from what the pool
+	// really had then: what it would have had after days of its own deciding, only a simulation can tell.
+	Shadow ScalingShadow `json:"shadow,omitempty,omitzero"`
 
 	// Sizes Resources by state, those that have not ended.
 	Sizes     map[string]int `json:"sizes"`
@@ -1071,19 +1092,66 @@ type Scaling struct {
 	To       int         `json:"to"`
 }
 
+// ScalingAdvice defines model for ScalingAdvice.
+type ScalingAdvice struct {
+	// At Of the last answer; none: there was none yet.
+	At time.Time `json:"at,omitempty,omitzero"`
+
+	// Host Who was asked.
+	Host string `json:"host,omitempty,omitzero"`
+
+	// Problem Why there is no newer answer.
+	Problem string `json:"problem,omitempty,omitzero"`
+	Reason  string `json:"reason,omitempty,omitzero"`
+	Size    int    `json:"size"`
+}
+
+// ScalingChain Of the policy `chain`. The first that has an answer decides; if none has, `demand` does.
+type ScalingChain = []ScalingPolicy
+
+// ScalingPlan What scaling would do at once. Resources for who waits for a model for life or with overrides come beside it.
+type ScalingPlan struct {
+	// Inputs What it was decided from.
+	Inputs json.RawMessage `json:"inputs,omitempty,omitzero"`
+
+	// Live Resources now, coming or ready.
+	Live int `json:"live"`
+
+	// Policy Who decides; of a chain those who had a say.
+	Policy string `json:"policy"`
+	Reason string `json:"reason"`
+
+	// Size And then.
+	Size  int  `json:"size"`
+	Start int  `json:"start"`
+	Stop  []ID `json:"stop"`
+}
+
 // ScalingPolicy A policy that decides how many resources there should be. As `shadow`, what it would do is recorded and compared, and nothing is done.
 type ScalingPolicy struct {
+	// Chain Of the policy `chain`. The first that has an answer decides; if none has, `demand` does.
+	Chain ScalingChain `json:"chain,omitempty,omitzero"`
+
 	// Parameters The policy's own settings: numbers, durations such as `30s`, percentages such as `20%`.
 	Parameters PolicyParameters `json:"parameters,omitempty,omitzero"`
 
 	// Policy Its name.
 	Policy string `json:"policy,omitempty,omitzero"`
+
+	// Schedule Of the policy `schedule`. The first entry whose time it is holds.
+	Schedule ScalingSchedule `json:"schedule,omitempty,omitzero"`
 }
+
+// ScalingSchedule Of the policy `schedule`. The first entry whose time it is holds.
+type ScalingSchedule = []ScheduleEntry
 
 // ScalingSettings Bounds of the number of resources.
 type ScalingSettings struct {
 	// Buffer Free slots to keep beyond what is asked for.
 	Buffer *int `json:"buffer,omitempty"`
+
+	// Chain Of the policy `chain`. The first that has an answer decides; if none has, `demand` does.
+	Chain ScalingChain `json:"chain,omitempty,omitzero"`
 
 	// Idle How long a resource may be unused before it is removed, at most `720h`. Default `5m`.
 	Idle Duration `json:"idle,omitempty,omitzero"`
@@ -1097,12 +1165,78 @@ type ScalingSettings struct {
 	// Parameters The policy's own settings: numbers, durations such as `30s`, percentages such as `20%`.
 	Parameters PolicyParameters `json:"parameters,omitempty,omitzero"`
 
-	// Policy What decides the size within these bounds: `forecast` (the default), `queue-time`, `buffer` or `demand`.
+	// Policy What decides the size within these bounds: `forecast` (the default), `queue-time`, `buffer`, `demand`, `schedule`, `webhook`, or a `chain` of these.
 	Policy string `json:"policy,omitempty,omitzero"`
+
+	// Schedule Of the policy `schedule`. The first entry whose time it is holds.
+	Schedule ScalingSchedule `json:"schedule,omitempty,omitzero"`
 
 	// Shadow A policy that decides how many resources there should be. As `shadow`, what it would do is recorded and compared, and nothing is done.
 	Shadow ScalingPolicy `json:"shadow,omitempty,omitzero"`
 }
+
+// ScalingShadow What the policy in the shadow would do, and how it compares with what was done. Its size at any time follows from what the pool
+// really had then: what it would have had after days of its own deciding, only a simulation can tell.
+type ScalingShadow struct {
+	// Changes How often its wish changed.
+	Changes int `json:"changes"`
+
+	// Decision Where the decision is on record.
+	Decision DecisionRef `json:"decision,omitempty,omitzero"`
+
+	// DidResourceSeconds That there were.
+	DidResourceSeconds float64 `json:"did_resource_seconds"`
+
+	// DidShortSeconds In which somebody waited.
+	DidShortSeconds float64 `json:"did_short_seconds"`
+
+	// From When the comparison began.
+	From   time.Time `json:"from"`
+	Policy string    `json:"policy"`
+	Reason string    `json:"reason"`
+
+	// Since Since when it would have so many.
+	Since time.Time `json:"since"`
+
+	// Size Resources that it would have.
+	Size int `json:"size"`
+
+	// Until Until when it goes: the last event.
+	Until time.Time `json:"until"`
+
+	// WouldResourceSeconds That it would have had.
+	WouldResourceSeconds float64 `json:"would_resource_seconds"`
+
+	// WouldShortSeconds In which it would have had fewer slots than were in use or asked for.
+	WouldShortSeconds float64 `json:"would_short_seconds"`
+}
+
+// ScheduleEntry How many resources there are at certain times of the week, by the clock on the wall of a time zone.
+type ScheduleEntry struct {
+	// Days On which it begins; none: every day.
+	Days []ScheduleEntryDays `json:"days,omitempty,omitzero"`
+
+	// From When it begins, such as `08:00`.
+	From string `json:"from"`
+
+	// Max Resources at most.
+	Max *int `json:"max,omitempty"`
+
+	// Min Resources at least.
+	Min *int `json:"min,omitempty"`
+
+	// Target As many, and no others; without `min` and `max`.
+	Target *int `json:"target,omitempty"`
+
+	// To When it ends; on the next day if that is not after `from`. `24:00` is the end of the day.
+	To string `json:"to"`
+
+	// Zone A name of the IANA database such as `Europe/Zurich`; none: UTC.
+	Zone string `json:"zone,omitempty,omitzero"`
+}
+
+// ScheduleEntryDays defines model for ScheduleEntry.Days.
+type ScheduleEntryDays string
 
 // Session defines model for Session.
 type Session struct {
@@ -1540,6 +1674,9 @@ type SetAdmissionJSONRequestBody = Admission
 // SubmitJobJSONRequestBody defines body for SubmitJob for application/json ContentType.
 type SubmitJobJSONRequestBody = JobRequest
 
+// PlanScalingJSONRequestBody defines body for PlanScaling for application/json ContentType.
+type PlanScalingJSONRequestBody = ScalingSettings
+
 // PutRendererJSONRequestBody defines body for PutRenderer for application/json ContentType.
 type PutRendererJSONRequestBody = RendererSettings
 
@@ -1723,6 +1860,9 @@ type ServerInterface interface {
 	// GetPool Get a pool
 	// (GET /pools/{renderer})
 	GetPool(ctx echo.Context, renderer RendererName) error
+	// PlanScaling Try other limits or another policy
+	// (POST /pools/{renderer}/scaling/plan)
+	PlanScaling(ctx echo.Context, renderer RendererName) error
 	// ListRenderers List renderers
 	// (GET /renderers)
 	ListRenderers(ctx echo.Context) error
@@ -2127,6 +2267,22 @@ func (w *ServerInterfaceWrapper) GetPool(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetPool(ctx, renderer)
+	return err
+}
+
+// PlanScaling converts echo context to params.
+func (w *ServerInterfaceWrapper) PlanScaling(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "renderer" -------------
+	var renderer RendererName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "renderer", ctx.Param("renderer"), &renderer, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter renderer: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PlanScaling(ctx, renderer)
 	return err
 }
 
@@ -2628,6 +2784,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/renderers/:id", wrapper.GetRenderer, options.OperationMiddlewares["getRenderer"]...)
 	router.PUT(options.BaseURL+"/renderers/:id", wrapper.PutRenderer, options.OperationMiddlewares["putRenderer"]...)
 	router.GET(options.BaseURL+"/pools/:renderer", wrapper.GetPool, options.OperationMiddlewares["getPool"]...)
+	router.POST(options.BaseURL+"/pools/:renderer/scaling/plan", wrapper.PlanScaling, options.OperationMiddlewares["planScaling"]...)
 	router.GET(options.BaseURL+"/resources", wrapper.ListResources, options.OperationMiddlewares["listResources"]...)
 	router.POST(options.BaseURL+"/resources", wrapper.RegisterResource, options.OperationMiddlewares["registerResource"]...)
 	router.DELETE(options.BaseURL+"/resources/:id", wrapper.StopResource, options.OperationMiddlewares["stopResource"]...)

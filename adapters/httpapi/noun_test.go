@@ -11,6 +11,7 @@ import (
 
 	"github.com/rendering-resource-manager/rrm/domain"
 	"github.com/rendering-resource-manager/rrm/domain/pool"
+	"github.com/rendering-resource-manager/rrm/domain/scaling"
 	"github.com/rendering-resource-manager/rrm/projections"
 )
 
@@ -212,5 +213,78 @@ func TestResourceLogs(t *testing.T) {
 	}
 	if r := s.ask("audit", "GET /resources/r-1/logs", ""); string(r.body) != "stdout of r-1, 100 lines\n" {
 		t.Errorf("%s", r.body)
+	}
+}
+
+// What other limits or another policy would do is told, and what stays as it is set need not be said.
+func TestPlanScaling(t *testing.T) {
+	s := newSite(t)
+	ask := func(body string, status int) *reply {
+		t.Helper()
+		r := s.ask("root", "POST /pools/demo/scaling/plan", body)
+		if r.StatusCode != status {
+			t.Fatalf("%s: %d %s", body, r.StatusCode, r.body)
+		}
+		return r
+	}
+	for body, want := range map[string]ScalingPlan{
+		`{}`:                            {Policy: "forecast"},
+		`{"min":2,"max":3,"idle":"1m"}`: {Policy: "forecast", Start: 2, Size: 2},
+		`{"policy":"buffer","parameters":{"size":3}}`:                                 {Policy: "buffer", Start: 3, Size: 3},
+		`{"buffer":2,"policy":"demand"}`:                                              {Policy: "demand", Start: 2, Size: 2},
+		`{"policy":"schedule","schedule":[{"from":"00:00","to":"24:00","target":1}]}`: {Policy: "schedule", Start: 1, Size: 1},
+		`{"policy":"chain","chain":[{"policy":"schedule","schedule":[{"from":"00:00","to":"24:00","min":1}]},{"policy":"queue-time","parameters":{"goal":"5s"}}]}`: {
+			Policy: "schedule+queue-time", Start: 1, Size: 1},
+	} {
+		got := read[ScalingPlan](t, ask(body, 200), 200)
+		if got.Policy != want.Policy || got.Start != want.Start || got.Size != want.Size || got.Stop == nil || got.Reason == "" || len(got.Inputs) == 0 {
+			t.Errorf("%s: %+v", body, got)
+		}
+	}
+	if p := ask(`{"parameters":{"goal":"5s"}}`, 422).problem(t); p.Field != "scaling.parameters.goal" {
+		t.Errorf("a parameter of another policy: %+v", p)
+	}
+	if p := ask(`{"min":9}`, 422).problem(t); p.Field != "scaling.min" {
+		t.Errorf("min above max: %+v", p)
+	}
+	if p := ask(`{"policy":"schedule","schedule":[{"from":"09:00"}]}`, 400).problem(t); p.Field != "schedule.0.to" {
+		t.Errorf("half an entry: %+v", p)
+	}
+	s.change(func() {
+		static := *s.pools["demo"]
+		static.Settings.Launcher = "static"
+		s.pools["demo"] = &static
+	})
+	if p := ask(`{}`, 409).problem(t); p.Code != "not_scaled" {
+		t.Errorf("machines that come by themselves: %+v", p)
+	}
+	if r := s.ask("alice", "POST /pools/demo/scaling/plan", `{}`); r.StatusCode != 403 {
+		t.Errorf("a client: %d", r.StatusCode)
+	}
+}
+
+// A pool tells what its shadow would do and what other services answered; a client sees no addresses.
+func TestPoolTellsOfItsPolicies(t *testing.T) {
+	s := newSite(t)
+	put := s.ask("root", "PUT /renderers/demo", `{"command_line":"x","scaling":{"policy":"webhook","parameters":{"url":"https://hooks.example.org/s3cret"},"shadow":{"policy":"buffer"}}}`)
+	if put.StatusCode != 200 || !strings.Contains(string(put.body), "s3cret") {
+		t.Fatalf("%d %s", put.StatusCode, put.body)
+	}
+	s.change(func() {
+		p := s.pools["demo"]
+		p.Advice = []scaling.Advice{{URL: "https://hooks.example.org/s3cret", At: t0, Size: 3, Reason: "a class", Problem: "503"}}
+		p.Shadow = &pool.Shadow{Policy: "buffer", Position: 17, Since: t0, Size: 2, Reason: "the buffer is 1", Changes: 4, From: t0, At: t0.Add(time.Hour), Would: 7200, Did: 3600, Short: 1, DidShort: 2}
+	})
+	p := read[Pool](t, s.ask("alice", "GET /pools/demo", ""), 200)
+	if len(p.Advice) != 1 || p.Advice[0] != (ScalingAdvice{Host: "hooks.example.org", At: t0, Size: 3, Reason: "a class", Problem: "503"}) || p.Policy != "webhook" {
+		t.Errorf("%+v", p.Advice)
+	}
+	if h := p.Shadow; h.Policy != "buffer" || h.Size != 2 || h.Changes != 4 || h.WouldResourceSeconds != 7200 || h.DidResourceSeconds != 3600 || h.WouldShortSeconds != 1 || h.DidShortSeconds != 2 || h.Decision.Position != 17 {
+		t.Errorf("%+v", h)
+	}
+	for what, who := range map[string]string{"GET /renderers/demo": "alice", "GET /renderers": "alice", "GET /pools/demo": "root"} {
+		if r := s.ask(who, what, ""); strings.Contains(string(r.body), "s3cret") {
+			t.Errorf("%s shows %s: %s", what, who, r.body)
+		}
 	}
 }

@@ -1,10 +1,15 @@
 package httpapi
 
 import (
+	"cmp"
+	"encoding/json"
+	"fmt"
 	"net/http"
+	"net/url"
 
 	"github.com/labstack/echo/v4"
 
+	"github.com/rendering-resource-manager/rrm/domain"
 	"github.com/rendering-resource-manager/rrm/domain/pool"
 	"github.com/rendering-resource-manager/rrm/projections"
 )
@@ -29,6 +34,21 @@ func poolAnswer(v *projections.PoolView) Pool {
 	}
 	if l := v.LastScaling; l != nil {
 		out.LastScaling = Scaling{At: l.At.UTC(), From: l.From, To: l.To, Reason: l.Reason, Decision: decisionRef(l.Position)}
+	}
+	out.Policy = cmp.Or(v.Settings.Scaling.Policy, domain.ScalingDemand)
+	for _, a := range v.Advice {
+		host := ""
+		if u, err := url.Parse(a.URL); err == nil {
+			host = u.Host // the rest may hold a secret
+		}
+		out.Advice = append(out.Advice, ScalingAdvice{Host: host, At: a.At.UTC(), Size: a.Size, Reason: a.Reason, Problem: a.Problem})
+	}
+	if s := v.Shadow; s != nil && s.Position > 0 {
+		out.Shadow = ScalingShadow{
+			Policy: s.Policy, Size: s.Size, Since: s.Since.UTC(), Reason: s.Reason, Changes: s.Changes, From: s.From.UTC(), Until: s.At.UTC(),
+			WouldResourceSeconds: seconds(s.Would), DidResourceSeconds: seconds(s.Did),
+			WouldShortSeconds: seconds(s.Short), DidShortSeconds: seconds(s.DidShort), Decision: decisionRef(s.Position),
+		}
 	}
 	return out
 }
@@ -57,4 +77,65 @@ func (s *Server) GetPool(c echo.Context, renderer RendererName) error {
 		return err
 	}
 	return c.JSON(http.StatusOK, poolAnswer(&v))
+}
+
+// PlanScaling answers POST /pools/{renderer}/scaling/plan.
+func (s *Server) PlanScaling(c echo.Context, renderer RendererName) error {
+	in, err := bodyOf[ScalingSettings](c)
+	if err != nil {
+		return err
+	}
+	id, err := rendererID(renderer)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := s.bounded(c)
+	defer cancel()
+	v, err := s.Views.Pool(ctx, id)
+	if err != nil {
+		return err
+	}
+	set, err := tried(v.Settings.Scaling, &in)
+	if err != nil {
+		return err
+	}
+	p, err := s.Commands.PlanScaling(ctx, s.call(c), pool.PlanScaling{Renderer: id, Scaling: set})
+	if err != nil {
+		return err
+	}
+	inputs, err := json.Marshal(p.Inputs)
+	if err != nil {
+		return fmt.Errorf("encode inputs: %w", err)
+	}
+	out := ScalingPlan{Policy: p.Policy, Live: p.Live, Size: p.Size, Start: p.Start, Reason: p.Reason, Inputs: inputs, Stop: []ID{}}
+	for _, r := range p.Stop {
+		out.Stop = append(out.Stop, ID(r))
+	}
+	return c.JSON(http.StatusOK, out)
+}
+
+// tried are settings with what a request would change of them.
+func tried(set domain.ScalingSettings, in *ScalingSettings) (domain.ScalingSettings, error) {
+	set.Min, set.Max, set.Buffer = or(in.Min, set.Min), or(in.Max, set.Max), or(in.Buffer, set.Buffer)
+	idle := set.Idle.Std()
+	if in.Idle != "" {
+		if err := lastings(duration{"idle", in.Idle, &idle}); err != nil {
+			return set, err
+		}
+	}
+	set.Idle = domain.Duration(idle)
+	policy, shadow, err := policiesOf(in)
+	if err != nil {
+		return set, err
+	}
+	if in.Policy == "" && len(in.Parameters) > 0 {
+		policy.Policy = set.Policy // the same policy, told otherwise
+	}
+	if policy.Policy != "" {
+		set.ScalingPolicy = policy
+	}
+	if shadow != nil {
+		set.Shadow = shadow
+	}
+	return set, nil
 }

@@ -137,21 +137,22 @@ func TestNowhere(t *testing.T) {
 		status int
 		code   string
 	}{
-		"GET //nowhere":          {404, "not_found"},
-		"GET /sessions/s-1/x":    {404, "not_found"},
-		"GET /":                  {404, "not_found"},
-		"PATCH /sessions":        {405, "method_not_allowed"},
-		"DELETE /sessions":       {405, "method_not_allowed"},
-		"POST //healthz":         {405, "method_not_allowed"},
-		"GET /sessions/s-1":      {404, "session_not_found"},
-		"GET /jobs/j-1":          {404, "job_not_found"},
-		"GET /resources/x":       {404, "resource_not_found"},
-		"GET /renderers/x":       {404, "renderer_not_found"},
-		"GET /pools/x":           {404, "renderer_not_found"},
-		"GET /decisions/99":      {404, "decision_not_found"},
-		"GET /models?renderer=x": {404, "renderer_not_found"},
+		"GET //nowhere":              {404, "not_found"},
+		"GET /sessions/s-1/x":        {404, "not_found"},
+		"GET /":                      {404, "not_found"},
+		"PATCH /sessions":            {405, "method_not_allowed"},
+		"DELETE /sessions":           {405, "method_not_allowed"},
+		"POST //healthz":             {405, "method_not_allowed"},
+		"GET /sessions/s-1":          {404, "session_not_found"},
+		"GET /jobs/j-1":              {404, "job_not_found"},
+		"GET /resources/x":           {404, "resource_not_found"},
+		"GET /renderers/x":           {404, "renderer_not_found"},
+		"GET /pools/x":               {404, "renderer_not_found"},
+		"POST /pools/x/scaling/plan": {404, "renderer_not_found"},
+		"GET /decisions/99":          {404, "decision_not_found"},
+		"GET /models?renderer=x":     {404, "renderer_not_found"},
 	} {
-		r := s.ask("root", what, "")
+		r := s.ask("root", what, map[bool]string{true: "{}"}[strings.HasPrefix(what, "POST /pools")])
 		if p := r.problem(t); r.StatusCode != want.status || p.Code != want.code {
 			t.Errorf("%s: %d %+v", what, r.StatusCode, p)
 		}
@@ -215,7 +216,8 @@ func every(s *site) map[string]string {
 		"GET /sessions": "", "POST /sessions": goodSession, "GET /sessions/s-own": "", "DELETE /sessions/s-own": "", "PUT /sessions/s-own/lease": "{}",
 		"GET /jobs": "", "POST /jobs": `{"renderer":"demo","model":"m","kind":"image"}`, "GET /jobs/j-own": "", "DELETE /jobs/j-own": "", "GET /jobs/j-own/result": "",
 		"GET /renderers": "", "GET /renderers/demo": "", "PUT /renderers/new": `{"command_line":"x"}`, "DELETE /renderers/spare": "", "GET /pools/demo": "",
-		"GET /resources": "", "GET /resources/r-1": "", "POST /resources/r-1/drain": "", "DELETE /resources/r-1": "", "GET /resources/r-1/logs": "",
+		"POST /pools/demo/scaling/plan": `{"max":9}`,
+		"GET /resources":                "", "GET /resources/r-1": "", "POST /resources/r-1/drain": "", "DELETE /resources/r-1": "", "GET /resources/r-1/logs": "",
 		"POST /resources": goodResource, "POST /resources/m-1/heartbeat": "",
 		"GET /models": "", "GET /admission": "", "PUT /admission": `{"open":true}`, "GET /events": "", "GET /decisions/7": "",
 		"GET /sessions/s-own/events": "", "GET /jobs/j-own/events": "", "GET /events/stream": "",

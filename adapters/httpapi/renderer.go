@@ -22,6 +22,8 @@ import (
 // shown hides from clients how a renderer is started: commands and environments hold what is the operator's.
 func (w caller) shown(r domain.Renderer) domain.Renderer {
 	if w.role == projections.RoleClient {
+		// Addresses of other services, which may hold secrets, are the operator's as well.
+		r.Scaling.ScalingPolicy, r.Scaling.Shadow = domain.ScalingPolicy{Policy: r.Scaling.Policy}, nil
 		if q := r.Quotas; q != nil { // those of others are theirs
 			mine := &domain.QuotaSettings{Quota: q.Quota}
 			if own, ok := q.Owners[w.owner]; ok {
@@ -161,9 +163,6 @@ func policiesOf(in *ScalingSettings) (policy domain.ScalingPolicy, shadow *domai
 	}{}
 	if err := json.Unmarshal(b, &out); err != nil {
 		return policy, nil, domain.Invalid("scaling.parameters", "the policy of scaling cannot be read: %v", err)
-	}
-	if out.Shadow != nil && out.Shadow.Policy == "" {
-		out.Shadow = nil
 	}
 	return out.ScalingPolicy, out.Shadow, nil
 }

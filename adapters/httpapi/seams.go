@@ -25,6 +25,8 @@ type Commands interface {
 	CancelJob(ctx context.Context, c commands.Call, cmd pool.CancelJob) (pool.Job, error)
 	ConfigureRenderer(ctx context.Context, c commands.Call, cmd pool.ConfigureRenderer) (domain.Renderer, error)
 	RemoveRenderer(ctx context.Context, c commands.Call, cmd pool.RemoveRenderer) error
+	// PlanScaling changes nothing.
+	PlanScaling(ctx context.Context, c commands.Call, cmd pool.PlanScaling) (pool.ScalingPlan, error)
 	SetAdmission(ctx context.Context, c commands.Call, cmd pool.SetAdmission) (pool.Service, error)
 	DrainResource(ctx context.Context, c commands.Call, cmd pool.DrainResource) (pool.Resource, error)
 	StopResource(ctx context.Context, c commands.Call, cmd pool.StopResource) (pool.Resource, error)

@@ -439,9 +439,9 @@ func TestExplain(t *testing.T) {
 func TestOutcomes(t *testing.T) {
 	for outcome, want := range map[string]string{
 		"queued": "queued at place 3, about 4.0 s to wait", "rejected": "rejected (full), to be asked again in 9.0 s; 2 waited already",
-		"evicted": "evicted m from r to make room for n", "scaled": "scaled from 1 to 2, stopping x", "assigned": "assigned r, warm, avoiding 2.0 s of loading", "newer": "newer",
+		"evicted": "evicted m from r to make room for n", "scaled": "scaled from 1 to 2, stopping x", "assigned": "assigned r, warm, avoiding 2.0 s of loading", "shadowed": "would have had 4 resources; nothing was done", "newer": "newer",
 	} {
-		f := fields{Place: 3, Estimate: 4, Code: "full", RetryAfter: 9, Queue: 2, Model: "m", For: "n", Resource: "r", From: 1, To: 2, Stop: []string{"x"}, Warm: true, Saved: 2}
+		f := fields{Place: 3, Estimate: 4, Code: "full", RetryAfter: 9, Queue: 2, Model: "m", For: "n", Resource: "r", From: 1, To: 2, Stop: []string{"x"}, Size: 4, Warm: true, Saved: 2}
 		if got := outcomeText(outcome, &f); got != want {
 			t.Errorf("%s: %s", outcome, got)
 		}

@@ -225,6 +225,10 @@ func (c *call) eventText(e *client.Event) string {
 	switch e.Type {
 	case "pool.scaled":
 		add("", fmt.Sprintf("%s from %d to %d", strings.TrimPrefix(e.Stream, "pool/"), f.From, f.To))
+	case "pool.shadowed":
+		add("", fmt.Sprintf("%s would have %d", strings.TrimPrefix(e.Stream, "pool/"), f.Size))
+	case "pool.advised":
+		add("", strings.TrimPrefix(e.Stream, "pool/")+yes(f.Problem != "", " got no answer: "+f.Problem, fmt.Sprintf(" is to have %d", f.Size)))
 	case "renderer.configured", "renderer.removed", "pool.backed_off":
 		add("", strings.TrimPrefix(e.Stream, "pool/"))
 	case "admission.changed":

@@ -158,6 +158,8 @@ func outcomeText(outcome string, f *fields) string {
 		return fmt.Sprintf("rejected (%s), to be asked again in %s; %s", f.Code, seconds(f.RetryAfter), yes(f.Queue == 0, "nobody waited", itoa(f.Queue)+" waited already"))
 	case "evicted":
 		return fmt.Sprintf("evicted %s from %s to make room for %s", f.Model, f.Resource, f.For)
+	case "shadowed":
+		return fmt.Sprintf("would have had %d resources; nothing was done", f.Size)
 	case "scaled":
 		return fmt.Sprintf("scaled from %d to %d", f.From, f.To) + prefixed(", stopping ", strings.Join(f.Stop, ", "))
 	}

@@ -34,6 +34,8 @@ type fields struct {
 	Renderer   json.RawMessage `json:"renderer"`
 	From       int             `json:"from"`
 	To         int             `json:"to"`
+	Size       int             `json:"size"`
+	Problem    string          `json:"problem"`
 	Open       *bool           `json:"open"`
 	Stop       []string        `json:"stop"`
 	Decision   client.Decision `json:"decision"`

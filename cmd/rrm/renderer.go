@@ -180,21 +180,6 @@ func documents(raw []byte) ([]document, error) {
 	return out, nil
 }
 
-func (p *program) poolCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "pool RENDERER", Short: "Show a pool: its size, its queue, what was learned", Args: needs(1, 1),
-		ValidArgsFunction: p.completeRenderers(1),
-		RunE: p.client(func(c *call, args []string) error {
-			pool, raw, err := answer[client.Pool](c.api.GetPool(c.ctx, args[0]))
-			if err != nil {
-				return err
-			}
-			return c.show(raw, func() { c.poolDetails(pool) })
-		}),
-	}
-	return clientFlags(cmd)
-}
-
 func (c *call) poolDetails(p client.Pool) {
 	scaled := ""
 	if s := p.LastScaling; !s.At.IsZero() {
@@ -233,7 +218,10 @@ func (c *call) poolDetails(p client.Pool) {
 		{"Running", optionalCount(p.RunningJobs, "job", "jobs")},
 		{"Learned", strings.Join(facts, ", ")},
 		{"Expected", expectationsText(p.Expectations)},
+		{"Policy", c.text(p.Policy)},
 		{"Scaled", scaled},
+		{"Advised", c.advisedText(p.Advice)},
+		{"Shadow", c.shadowText(p.Shadow)},
 		{"Failing", failing},
 	})
 }

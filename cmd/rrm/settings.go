@@ -64,7 +64,7 @@ func serveFlags(cmd *cobra.Command) *cobra.Command {
 	f.String("demo-args", "", "more arguments for the demonstration renderer")
 	f.StringSlice("cors-origins", nil, "origins of browsers' pages that may use the service, such as https://viz.example.org")
 	f.StringSlice("hosts", nil, "names, beside localhost, by which a service without tokens may be called")
-	f.StringSlice("callback-hosts", nil, "hosts that a job's callback_url may name")
+	f.StringSlice("callback-hosts", nil, "hosts that a job's callback_url and a pool's policy webhook may name")
 	f.StringSlice("register-allow", nil, "networks and hosts whose addresses may register as resources, such as 10.7.0.0/16 (default: this machine while there are no tokens, else none)")
 	f.Duration("heartbeat", 5*time.Second, "how often resources that registered themselves send a heartbeat; after three missed one is lost")
 	f.String("slurm-sites", "", "JSON `FILE` with the clusters of the slurm launcher; docs/slurm.md")

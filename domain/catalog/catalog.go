@@ -80,6 +80,8 @@ var entries = map[string]entry{
 	"job.cancelled":        of[pool.JobCancelled](),
 	"pool.scaled":          of[pool.PoolScaled](),
 	"pool.backed_off":      of[pool.PoolBackedOff](),
+	"pool.advised":         of[pool.PoolAdvised](),
+	"pool.shadowed":        of[pool.PoolShadowed](),
 }
 
 // Types are the names of all types of event, in order.

@@ -69,6 +69,8 @@ var examples = []pool.Event{
 	pool.JobFailed{Job: video, Resource: first, Class: pool.ClassPermanent, Code: "video_unavailable", Reason: "ffmpeg is not installed"},
 	pool.JobCancelled{Job: video, Resource: first, Reason: "not needed any more"},
 	pool.PoolScaled{From: 1, To: 3, Stop: []domain.ResourceID{second}, Decision: scaled()},
+	pool.PoolAdvised{URL: "https://hooks.example.org/size", Size: 3, Reason: "a class begins", Problem: "503 Service Unavailable"},
+	pool.PoolShadowed{Size: 2, Live: 3, Decision: scaled()},
 	pool.PoolBackedOff{Failures: 3, Until: at.Add(4 * time.Second), Reason: "exit status 3"},
 }
 
@@ -83,13 +85,21 @@ func renderer() domain.Renderer {
 		Sessions: domain.SessionSettings{Reserve: 1, Moves: 2, Settled: domain.Duration(5 * time.Second)},
 		Quotas:   &domain.QuotaSettings{Quota: quota(4, 8, 100), Owners: map[domain.Owner]domain.Quota{"ann": quota(8, 16, 1000)}},
 		Scaling: domain.ScalingSettings{Min: 1, Max: 4, Buffer: 1, Idle: domain.Duration(5 * time.Minute),
-			ScalingPolicy: domain.ScalingPolicy{Policy: "buffer", Parameters: domain.Parameters{"size": "20%"}},
-			Shadow:        &domain.ScalingPolicy{Policy: "demand"}},
+			ScalingPolicy: domain.ScalingPolicy{Policy: "chain", Chain: []domain.ScalingPolicy{
+				{Policy: "schedule", Schedule: []domain.ScheduleEntry{
+					{Days: []string{"mon", "tue"}, From: "08:00", To: "18:00", Zone: "Europe/Zurich", Min: number(2), Max: number(8)},
+					{From: "22:00", To: "06:00", Target: number(0)},
+				}},
+				{Policy: "buffer", Parameters: domain.Parameters{"size": "20%"}},
+			}},
+			Shadow: &domain.ScalingPolicy{Policy: "forecast", Parameters: domain.Parameters{"risk": "0.1"}}},
 		Placement: domain.PlacementSettings{Policy: "ttff", Parameters: map[string]float64{"patience": 20}},
 	}.Checked()
 	if err != nil {
 		panic(err)
 	}
+	// Settings have either of these, but an example has all.
+	r.Scaling.Parameters, r.Scaling.Schedule = domain.Parameters{"up_per_minute": "2"}, r.Scaling.Chain[0].Schedule
 	return r
 }
 
@@ -119,3 +129,5 @@ func scaled() pool.Decision {
 		Candidates: []placement.Candidate{{Resource: first, State: placement.Warm}}, Filtered: map[string]int{placement.NoFreeSlot: 1},
 		Costs: map[string]float64{"start_seconds": 0.4}, Inputs: scaling.Inputs{Max: 4, Slots: 2, Live: 1, Occupied: 1, Waiting: 2}}
 }
+
+func number(n int) *int { return &n }

@@ -30,6 +30,9 @@ func cleaned(c Command) Command {
 	case ReportLost:
 		c.Reason, c.Output = clean(c.Reason, maxReason), clean(tail(c.Output, maxOutput), maxOutput)
 		return c
+	case ReportAdvice:
+		c.Reason, c.Problem = clean(c.Reason, maxAdvisedReason), clean(c.Problem, maxAdvisedReason)
+		return c
 	case ReportModelFailed:
 		c.Code, c.Reason = clean(c.Code, maxWord), clean(c.Reason, maxReason)
 		return c

@@ -199,6 +199,19 @@ type (
 		Code     string
 		Reason   string
 	}
+	// ReportAdvice says what another service answered when it was asked for a pool's size, or that it did not.
+	ReportAdvice struct {
+		Renderer domain.RendererID
+		URL      string
+		Size     int
+		Reason   string
+		Problem  string // empty: it answered
+	}
+	// PlanScaling asks what other limits or another policy would do now. It changes nothing.
+	PlanScaling struct {
+		Renderer domain.RendererID
+		Scaling  domain.ScalingSettings
+	}
 	// Tick lets time pass: waits and durations end, idle resources go, backed off pools try again.
 	Tick struct{}
 )
@@ -229,4 +242,6 @@ func (ReportLost) isCommand()         {}
 func (ReportStopped) isCommand()      {}
 func (ReportModelLoaded) isCommand()  {}
 func (ReportModelFailed) isCommand()  {}
+func (ReportAdvice) isCommand()       {}
+func (PlanScaling) isCommand()        {}
 func (Tick) isCommand()               {}

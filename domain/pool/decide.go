@@ -83,6 +83,10 @@ func (d *decider) command(c Command) error {
 		return d.gathered(c)
 	case Tick:
 		return d.tick()
+	case ReportAdvice:
+		return d.advised(c)
+	case PlanScaling:
+		return d.plan(c)
 	}
 	return d.resourceCommand(c)
 }

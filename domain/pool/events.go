@@ -351,6 +351,19 @@ type (
 		Until    time.Time `json:"until"`
 		Reason   string    `json:"reason"`
 	}
+	// PoolAdvised is what another service answered when it was asked for a size, where that is new.
+	PoolAdvised struct {
+		URL     string `json:"url"`
+		Size    int    `json:"size"`
+		Reason  string `json:"reason,omitempty"`
+		Problem string `json:"problem,omitempty"` // it did not answer
+	}
+	// PoolShadowed says that the policy in the shadow would have another size than before. Nothing is done about it.
+	PoolShadowed struct {
+		Size     int      `json:"size"` // that it would have
+		Live     int      `json:"live"` // that there are, coming or ready
+		Decision Decision `json:"decision"`
+	}
 )
 
 func (RendererConfigured) Type() string  { return "renderer.configured" }
@@ -397,4 +410,6 @@ func (JobMoved) Type() string            { return "job.moved" }
 func (JobFailed) Type() string           { return "job.failed" }
 func (JobCancelled) Type() string        { return "job.cancelled" }
 func (PoolScaled) Type() string          { return "pool.scaled" }
+func (PoolAdvised) Type() string         { return "pool.advised" }
+func (PoolShadowed) Type() string        { return "pool.shadowed" }
 func (PoolBackedOff) Type() string       { return "pool.backed_off" }

@@ -19,7 +19,7 @@ func (s *State) Evolve(r Recorded) {
 		return
 	case RendererConfigured:
 		s.evolveConfigured(r, e)
-	case RendererRemoved, PoolScaled, PoolBackedOff:
+	case RendererRemoved, PoolScaled, PoolBackedOff, PoolAdvised, PoolShadowed:
 		s.evolvePool(r)
 	case SessionOpened, SessionRequested, SessionQueued, SessionStarting, SessionAllocated, SessionReady, SessionWarned, SessionRejected,
 		SessionReleased, SessionExpired, SessionLost, SessionMoved, SessionFailed:
@@ -37,6 +37,8 @@ func (s *State) countVersion(r Recorded) {
 	s.changePool(rendererOf(r.Stream), func(p *Pool) {
 		p.Version = r.Version
 		s.learnDemand(r, p)
+		ps := s.of(p.Settings.ID)
+		p.compare(r.At, len(ps.resources), &ps.tally)
 	})
 }
 
@@ -100,8 +102,11 @@ func (s *State) evolveConfigured(r Recorded, e RendererConfigured) {
 	if ps := s.find(e.Renderer.ID); ps != nil && ps.pool != nil {
 		next = *ps.pool
 	}
+	old := next.Settings
 	next.Settings, next.Removed, next.Version = e.Renderer, false, r.Version
 	next.policy = nil
+	next.shadowAfter(old)
+	next.Advice = next.stillAsked()
 	next.Failures, next.BackoffUntil, next.LastFailure = 0, nil, "" // new settings deserve a new try
 	s.put(&next)
 }
@@ -115,6 +120,10 @@ func (s *State) evolvePool(r Recorded) {
 			p.LastScaling = p.LastScaling.next(r, e)
 		case PoolBackedOff:
 			p.BackoffUntil, p.LastFailure = &e.Until, e.Reason
+		case PoolAdvised:
+			p.evolveAdvised(r, e)
+		case PoolShadowed:
+			p.evolveShadowed(r, e)
 		}
 	})
 }
@@ -254,7 +263,7 @@ func (s *State) leave(r Recorded, id domain.ResourceID, kind, user string) {
 	}
 	renderer := rendererOf(r.Stream)
 	s.changeModel(renderer, left.Model, r.Position, func(m *Model) { m.InUse, m.LastUsed = max(0, m.InUse-1), r.At })
-	s.changePool(renderer, func(p *Pool) { p.Load = p.Load.Served(r.At.Sub(left.Since).Seconds()) })
+	s.changePool(renderer, func(p *Pool) { p.Load = p.Load.Served(left.Kind == UserSession, r.At.Sub(left.Since).Seconds()) })
 }
 
 func (s *State) evolveSession(r Recorded) {

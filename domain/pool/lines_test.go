@@ -50,6 +50,10 @@ func (w *world) fields(r pool.Recorded) string {
 			text += " without " + w.name(id)
 		}
 		return text
+	case pool.PoolAdvised:
+		return strings.TrimSpace(fmt.Sprintf("%d %s", e.Size, e.Problem))
+	case pool.PoolShadowed:
+		return fmt.Sprintf("%d beside %d", e.Size, e.Live)
 	case pool.PoolBackedOff:
 		return fmt.Sprintf("%d for %s", e.Failures, e.Until.Sub(r.At))
 	case pool.ModelLoading:

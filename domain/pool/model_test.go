@@ -30,6 +30,8 @@ func (w *world) decision(typ string) pool.Decision {
 			return e.Decision
 		case pool.PoolScaled:
 			return e.Decision
+		case pool.PoolShadowed:
+			return e.Decision
 		}
 	}
 	w.Fatalf("there is no decision of type %s", typ)

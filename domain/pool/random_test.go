@@ -3,6 +3,7 @@ package pool_test
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -22,6 +23,8 @@ type machine struct {
 	jobs     int
 }
 
+const hook = "http://hooks.example.org/size"
+
 var (
 	renderers = []domain.RendererID{"demo", "bound", "plain"}
 	keys      = []domain.ModelKey{"A", "B", "C", "D"}
@@ -30,7 +33,11 @@ var (
 		{}, {Policy: "demand"}, {Policy: "buffer", Parameters: domain.Parameters{"size": "2"}},
 		{Policy: "buffer", Parameters: domain.Parameters{"size": "40%", "up_per_minute": "2", "down_per_minute": "1"}},
 		{Policy: "forecast"}, {Policy: "forecast", Parameters: domain.Parameters{"risk": "0.3", "window": "5m", "up_per_minute": "1"}},
-		{Policy: "queue-time", Parameters: domain.Parameters{"goal": "20s"}},
+		{Policy: "queue-time", Parameters: domain.Parameters{"goal": "20s"}}, {Policy: "webhook", Parameters: domain.Parameters{"url": hook}},
+		{Policy: "chain", Chain: []domain.ScalingPolicy{
+			{Policy: "schedule", Schedule: []domain.ScheduleEntry{{From: "14:10", To: "14:40", Max: new(int)}}},
+			{Policy: "webhook", Parameters: domain.Parameters{"url": hook, "valid": "1m"}}, {Policy: "forecast"},
+		}},
 	}
 )
 
@@ -52,6 +59,12 @@ func (m *machine) settings(id domain.RendererID) domain.Renderer {
 	r.Scaling.Min = m.number("min", 0, min(1, r.Scaling.Max))
 	r.Scaling.Buffer = pick(m, "buffer", []int{0, 0, 1, 3})
 	r.Scaling.ScalingPolicy = pick(m, "policy", policies)
+	if m.chance("shadowed", 30) {
+		shadow := pick(m, "shadow", policies)
+		if shadow.Policy != "" {
+			r.Scaling.Shadow = &shadow
+		}
+	}
 	r.Scaling.Idle = domain.Duration(pick(m, "idle", []time.Duration{0, time.Minute, 5 * time.Minute}))
 	r.Placement = m.placement()
 	r.Job.MaxAttempts = m.number("attempts", 1, 3)
@@ -176,6 +189,11 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 			m.pass(time.Duration(m.number("ms", 1, 8000)) * time.Millisecond)
 			m.progress(func() bool { return m.chance("goes on", 60) })
 		},
+		"advise": func(*rapid.T) {
+			m.try(pool.ReportAdvice{Renderer: pick(m, "renderer", renderers), URL: hook, Size: m.number("size", -1, 5),
+				Reason: pick(m, "why", []string{"", "a \x00 class"}), Problem: pick(m, "problem", []string{"", "", "503", "\xff"})})
+		},
+		"plan": func(*rapid.T) { m.plan() },
 		"tick": func(*rapid.T) {
 			m.pass(pick(m, "time", []time.Duration{time.Second, 10 * time.Second, time.Minute, 10 * time.Minute}))
 			m.try(pool.Tick{})
@@ -290,4 +308,24 @@ func TestRandomCommandsKeepTheRules(t *testing.T) {
 		m.anIdlePoolGoesToItsMinimum()
 		m.foldedWholeLogIsTheState()
 	})
+}
+
+// plan asks what other settings would do, which changes nothing, and compares it with what they do.
+func (m *machine) plan() {
+	id := pick(m, "renderer", renderers)
+	c := pool.PlanScaling{Renderer: id, Scaling: m.settings(id).Scaling}
+	if events, err := m.decide(c); len(events) > 0 || (err == nil) != (m.state.Pool(id) != nil) {
+		m.Fatalf("%#v gives %q and %v", c, m.lines(events), err)
+	} else if err != nil {
+		return
+	}
+	before := pool.Rows(m.state)
+	plan := m.state.Plan(c, pool.Given{At: m.now})
+	if !maps.Equal(before, pool.Rows(m.state)) {
+		m.Fatalf("%#v changed something", c)
+	}
+	set := m.state.Pool(id).Settings
+	if set.Scaling = c.Scaling; plan.Start > 0 && len(plan.Stop) > 0 || plan.Size > max(plan.Live, set.Scaling.Max) || plan.Reason == "" {
+		m.Fatalf("%#v gives %+v", c, plan)
+	}
 }

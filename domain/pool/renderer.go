@@ -38,12 +38,16 @@ type Pool struct {
 	LastScaling  *Scaling        `json:"last_scaling,omitempty"`
 	Load         scaling.Load    `json:"load,omitzero"` // what is learned of the demand
 
+	Advice []scaling.Advice `json:"advice,omitempty"` // what other services answered last
+	Shadow *Shadow          `json:"shadow,omitempty"`
+
 	policy *chosen // what the settings choose, made when it is first needed
 }
 
 // chosen is what the settings say of scaling, read once.
 type chosen struct {
 	scaling.Policy
+	shadow     scaling.Policy // nil: there is none
 	limits     scaling.Change
 	goal       *scaling.Goal // of queue-time, if that may decide
 	spans      scaling.Spans // with the start left out
@@ -59,6 +63,9 @@ func (p *Pool) chosen() *chosen {
 			limits: scaling.Change{UpPerMinute: set.Count("up_per_minute"), DownPerMinute: set.Count("down_per_minute")},
 			spans:  scaling.Spans{Window: learns.Duration("window"), Risk: learns.Number("risk")},
 			head:   learns.Number("head"), tail: learns.Number("tail"),
+		}
+		if set.Shadow != nil {
+			p.policy.shadow = scaling.New(*set.Shadow)
 		}
 		if learns.Policy == domain.ScalingQueueTime {
 			p.policy.spans.Risk, p.policy.spans.Goal = 1-learns.Number("share"), learns.Duration("goal")

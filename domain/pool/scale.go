@@ -24,6 +24,7 @@ func (d *decider) scale(id domain.RendererID) {
 	if d.scaleOnce(p) {
 		d.scaleOnce(p)
 	}
+	d.shadow(p)
 }
 
 // fixed says that whatever is asked for the pool has the size that it must

@@ -14,7 +14,7 @@ func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
 	in := scaling.Inputs{
 		Now: d.at, Min: set.Scaling.Min, Max: set.Scaling.Max, Buffer: set.Scaling.Buffer, Slots: set.Slots,
 		Idle: set.Scaling.Idle.Std(), Occupied: len(p.resources), Change: p.pool.change(d.at),
-		Start: p.pool.expectStart(), Lateness: p.pool.Load.Lateness,
+		Start: p.pool.expectStart(), Lateness: p.pool.Load.Lateness, Advice: p.pool.Advice,
 		Idlers: func(w scaling.Wish) ([]scaling.Idle, map[domain.ModelKey]int) { return d.idlers(p, w), p.holders() },
 	}
 	jobs := d.countWaiting(p, &in)
@@ -26,7 +26,7 @@ func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
 	if p.pool.BackoffUntil != nil {
 		in.BackoffUntil = *p.pool.BackoffUntil
 	}
-	perSession, perJob := 1/max(1, p.pool.expectHold()), 1/max(0.001, p.pool.expectJob())
+	perSession, perJob := 1/p.pool.sessionSeconds(), 1/p.pool.jobSeconds()
 	for _, r := range p.resources {
 		if r.Live() {
 			in.Live++
@@ -48,12 +48,17 @@ func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
 	}
 	load := p.pool.Load.Fold(d.at, p.tally.busy, p.tally.waiting, 0, p.pool.spans())
 	in.Ahead = load.Ahead(p.pool.spans())
+	in.Arriving = load.Arriving(in.Ahead)
 	if set.ModelLoading == domain.LoadCommandLine {
 		// grant saw to these; a resource without a model would serve nobody
 		in.Bound, in.Waiting, in.Backlog, in.Unmet, in.Buffer, in.Min = true, 0, 0, 0, 0, 0
 	}
 	return in
 }
+
+// sessionSeconds and jobSeconds are the mean times that one keeps its slot, steadier than what estimates of waits are made of.
+func (p *Pool) sessionSeconds() float64 { return p.Load.Session.Or(p.expectHold()) }
+func (p *Pool) jobSeconds() float64     { return p.Load.Job.Or(p.expectJob()) }
 
 // freeing is how many slots a second come free of one in use: one in the time
 // that one is usually held, or has been held already. Who stays long stays longer.
@@ -76,7 +81,7 @@ func (d *decider) countWaiting(p *poolState, in *scaling.Inputs) bool {
 	for _, e := range p.waiting {
 		if e.Overrides == nil { // grant saw to the others
 			in.Waiting++
-			serve += p.pool.expectHold()
+			serve += p.pool.sessionSeconds()
 			if e.RequestedAt.Before(oldest) {
 				oldest = e.RequestedAt
 			}
@@ -87,22 +92,22 @@ func (d *decider) countWaiting(p *poolState, in *scaling.Inputs) bool {
 	for _, j := range due {
 		if !d.waitsForWarm(p, j, ahead[j.Model], d.want(p, j.Model).LoadSeconds) {
 			in.Waiting++
-			serve += p.pool.expectJob()
+			serve += p.pool.jobSeconds()
 			if j.QueuedAt.Before(oldest) {
 				oldest = *j.QueuedAt
 			}
 		}
 		ahead[j.Model]++
 	}
-	in.Backlog, in.Serve = in.Waiting, 1
+	in.Backlog = in.Waiting
 	if len(due) == lookAhead { // the rest of a long queue is like its beginning
 		in.Backlog = sessions + (in.Waiting-sessions)*len(p.queue)/lookAhead
 	}
 	switch {
 	case in.Waiting > 0:
 		in.Serve, in.Oldest = max(0.001, serve/float64(in.Waiting)), d.at.Sub(oldest).Seconds()
-	case p.pool.Load.Serves > 0:
-		in.Serve = max(0.001, p.pool.Load.Serve)
+	default:
+		in.Serve = p.pool.Load.All.Or(holdSecondsUnseen)
 	}
 	return len(due) > 0
 }

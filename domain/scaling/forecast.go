@@ -55,16 +55,19 @@ func (in *Inputs) spareReason() string {
 	return fmt.Sprintf("%d free slots are fewer than the buffer of %d", in.spareSlots(), in.Buffer)
 }
 
+// catchUp is within what part of a start what is started has to serve those who waited for it.
+const catchUp = 0.25
+
 // beyondStart is how many more slots are needed so that nobody waits for much
 // longer than a start takes. Who is served sooner by slots that come free needs
 // none: what is started for them would come too late. While slots are held for
-// long, that is one for each who waits; where they are held for less than a
-// start takes, one new slot serves several within the same time again.
+// long, that is one for each who waits; where they are held for a small part of
+// the time that a start takes, one new slot serves several.
 func (in *Inputs) beyondStart() int {
 	if in.Backlog == 0 {
 		return 0
 	}
-	each := max(1, in.Start/in.Serve)
-	rest := float64(in.Backlog) - in.Freeing*in.Start - float64(in.ComingSlots)*each
+	each := max(1, catchUp*in.Start/in.Serve)
+	rest := float64(in.Backlog) + (in.Arriving-in.Freeing)*in.Start - float64(in.ComingSlots)*each
 	return int(math.Ceil(max(0, rest)/each - 1e-9))
 }

@@ -2,7 +2,6 @@ package scaling
 
 import (
 	"math"
-	"slices"
 	"time"
 )
 
@@ -24,9 +23,10 @@ import (
 type Load struct {
 	At      time.Time `json:"at,omitzero"` // up to when all is folded in
 	Offered float64   `json:"offered"`     // slots that would be in use by now, had nobody had to wait, at the mean time that one is held
-	Serves  int       `json:"serves"`
-	Serve   float64   `json:"serve_seconds"` // mean time that a slot is held, over about the last hundred
-	Busy    int       `json:"busy"`          // slots in use since At
+	All     Holds     `json:"all"`         // how long a slot is held
+	Session Holds     `json:"sessions"`    // by sessions
+	Job     Holds     `json:"jobs"`        // by jobs
+	Busy    int       `json:"busy"`        // slots in use since At
 	Waiting int       `json:"waiting"`
 
 	Smooth   float64   `json:"smooth"`           // the load, averaged over a moment
@@ -108,16 +108,40 @@ func (l Load) Fold(at time.Time, busy, waiting, arrived int, s Spans) Load {
 
 // round keeps what is written short. More digits would be believed by nobody.
 func (l *Load) round() {
-	for _, v := range []*float64{&l.Offered, &l.Smooth, &l.Serve, &l.Peak, &l.Before, &l.Gone, &l.GoneHour, &l.Held, &l.HeldBefore, &l.Weight, &l.Typical,
+	for _, v := range []*float64{&l.Offered, &l.Smooth, &l.Peak, &l.Before, &l.Gone, &l.GoneHour, &l.Held, &l.HeldBefore, &l.Weight, &l.Typical,
 		&l.Level, &l.Variance, &l.Lasting, &l.Lateness, &l.Errors, &l.ByHour, &l.HourSum, &l.Interval, &l.Often} {
 		*v = math.Round(*v*1e4) / 1e4
 	}
 }
 
-// Served counts a slot that was held for so long.
-func (l Load) Served(seconds float64) Load {
-	l.Serves++
-	l.Serve += (seconds - l.Serve) / float64(min(l.Serves, learnServes))
+// Holds is a mean time that a slot is held, over about the last hundred times.
+type Holds struct {
+	Times   int     `json:"times"`
+	Seconds float64 `json:"seconds"`
+}
+
+func (h *Holds) add(seconds float64) {
+	h.Times++
+	h.Seconds += (seconds - h.Seconds) / float64(min(h.Times, learnServes))
+	h.Seconds = math.Round(h.Seconds*1e4) / 1e4
+}
+
+// Or is the mean, in seconds; what is given while nothing is known.
+func (h Holds) Or(unseen float64) float64 {
+	if h.Times == 0 {
+		return unseen
+	}
+	return max(0.001, h.Seconds)
+}
+
+// Served counts a slot that a session, or else a job, held for so long.
+func (l Load) Served(session bool, seconds float64) Load {
+	l.All.add(seconds)
+	if session {
+		l.Session.add(seconds)
+	} else {
+		l.Job.add(seconds)
+	}
 	return l
 }
 
@@ -145,10 +169,7 @@ func (l Load) occupied() float64 {
 // serve is the mean time that a slot is held, in seconds; long, so that each
 // who waits has one, while nothing is known.
 func (l Load) serve() float64 {
-	if l.Serves == 0 {
-		return serveUnseen
-	}
-	return max(0.001, l.Serve)
+	return l.All.Or(serveUnseen)
 }
 
 const serveUnseen = 300
@@ -215,6 +236,7 @@ func (l *Load) decay(to time.Time, s Spans) {
 		l.Smooth = was + (l.Smooth-was)*math.Exp(-d/(l.moment(s)))
 		l.Offered *= math.Exp(-d / l.serve())
 		l.At = to
+		l.Peak, l.Held = max(l.Peak, l.Smooth), max(l.Held, l.Smooth)
 	}
 }
 
@@ -323,80 +345,11 @@ func (l Load) Ahead(s Spans) Forecast {
 	if f.Chance <= min(s.Risk, asleep) {
 		recent, f.Margin = float64(l.Busy), 0
 	}
-	f.Slots = l.mix(recent, f.ByHour)
+	f.Slots = max(l.mix(recent, f.ByHour), min(recent, float64(l.Busy))) // who is there is there, whatever the hour
 	f.Deviation = deviation(f.Slots)
 	f.Spread = max(1, l.Misses.Margin(1.0/6)) * f.Deviation
 	return f
 }
 
-const hoursOfWeek = 7 * 24
-
-// hourOfWeek is in UTC: the habits of those who rise by another clock are learned all the same, and again after that is changed.
-func hourOfWeek(t time.Time) int {
-	t = t.UTC()
-	return int(t.Weekday())*24 + t.Hour()
-}
-
-// The load of an hour is kept in a byte, on a scale of sixteenths of a doubling: 4 % of precision up to 60,000. 0: not known.
-func hourByte(v float64) byte {
-	return byte(min(255, 1+math.Round(16*math.Log2(1+max(0, v)))))
-}
-
-func hourValue(b byte) float64 { return math.Exp2(float64(b-1)/16) - 1 }
-
-// usual is the usual load at a time; -1: not known. An hour of the week that was
-// not seen yet is taken to be like the same hour of the days that were.
-func (l *Load) usual(t time.Time) float64 {
-	if len(l.Hours) != hoursOfWeek {
-		return -1
-	}
-	hour := hourOfWeek(t)
-	if b := l.Hours[hour]; b > 0 {
-		return hourValue(b)
-	}
-	sum, n := 0.0, 0
-	for day := range 7 {
-		if b := l.Hours[day*24+hour%24]; b > 0 {
-			sum, n = sum+hourValue(b), n+1
-		}
-	}
-	if n == 0 {
-		return -1
-	}
-	return sum / float64(n)
-}
-
-// hours adds a time of one load to the hours that it is part of.
-func (l *Load) hours(from, to time.Time, load float64) {
-	for range hoursOfWeek + 1 {
-		end := from.Truncate(time.Hour).Add(time.Hour)
-		if to.Before(end) {
-			break
-		}
-		l.HourSum += load * max(0, end.Sub(from).Seconds())
-		l.endHour(end)
-		from = end
-	}
-	l.HourSum += load * max(0, to.Sub(from).Seconds())
-}
-
-// learnHour is the weight of the newest week.
-const learnHour = 0.3
-
-func (l *Load) endHour(end time.Time) {
-	observed := end.Sub(l.HourFrom).Seconds()
-	hour := hourOfWeek(end.Add(-time.Nanosecond))
-	if observed >= 1800 { // less than half of the hour does not stand for it
-		next := slices.Clone(l.Hours)
-		if len(next) != hoursOfWeek {
-			next = make([]byte, hoursOfWeek)
-		}
-		mean := l.HourSum / observed
-		if old := next[hour]; old > 0 {
-			mean = hourValue(old) + learnHour*(mean-hourValue(old))
-		}
-		next[hour] = hourByte(mean)
-		l.Hours = next
-	}
-	l.HourFrom, l.HourSum = end, 0
-}
+// Arriving is how many requests are expected each second (Little's law).
+func (l Load) Arriving(f Forecast) float64 { return f.Slots / l.serve() }

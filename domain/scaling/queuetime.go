@@ -35,10 +35,17 @@ func newQueueTime(p domain.ScalingPolicy) queueTime {
 func (queueTime) Name() string { return domain.ScalingQueueTime }
 func (queueTime) Version() int { return 1 }
 
-// QueueTime is the goal that a policy of that kind has; nil for others.
+// QueueTime is the goal that a policy of that kind has, or a chain with one; nil for others.
 func QueueTime(p Policy) *Goal {
-	if q, is := p.(queueTime); is {
-		return &Goal{q}
+	switch p := p.(type) {
+	case queueTime:
+		return &Goal{p}
+	case chain:
+		for _, one := range p {
+			if g := QueueTime(one); g != nil {
+				return g
+			}
+		}
 	}
 	return nil
 }

@@ -41,8 +41,10 @@ type Inputs struct {
 	Start    float64  `json:"start_seconds"`  // how long a start takes
 	Serve    float64  `json:"serve_seconds"`  // how long who waits will hold a slot
 	Freeing  float64  `json:"freeing"`        // slots in use that come free each second
+	Arriving float64  `json:"arriving"`       // requests expected each second
 	Ahead    Forecast `json:"forecast"`       // of the time that a start takes
 	Lateness float64  `json:"lateness"`       // of queue-time; see Load
+	Advice   []Advice `json:"-"`              // of the services that were asked
 
 	// Idlers gives the ready resources without users that a wish may stop, and
 	// how many live resources hold each of their models. It is asked only when something may go.
@@ -93,6 +95,11 @@ type Wish struct {
 
 	// Patterns keeps the last resource that holds a model which is likely to be wanted again soon.
 	Patterns bool
+
+	// A policy without an answer passes, and may still bound what the next of a chain wishes for.
+	Pass      bool
+	Low, High *int
+	By        string // who decided, where that is not the policy itself
 }
 
 // Plan is the outcome. At most one of Start and Stop is set.
@@ -110,6 +117,24 @@ func (p Plan) Size(in *Inputs) int { return in.Live + p.Start - len(p.Stop) }
 // New makes the policy that settings choose. They have been checked.
 func New(p domain.ScalingPolicy) Policy {
 	switch p.Policy {
+	case domain.ScalingSchedule, domain.ScalingWebhook: // they need somebody to pass to
+		return chain{one(p)}
+	case domain.ScalingChain:
+		var c chain
+		for _, next := range p.Chain {
+			c = append(c, one(next))
+		}
+		return c
+	}
+	return one(p)
+}
+
+func one(p domain.ScalingPolicy) Policy {
+	switch p.Policy {
+	case domain.ScalingSchedule:
+		return newSchedule(p)
+	case domain.ScalingWebhook:
+		return newWebhook(p)
 	case domain.ScalingBuffer:
 		return newBuffer(p)
 	case domain.ScalingQueueTime:
@@ -129,6 +154,9 @@ func Decide(policy Policy, in *Inputs) Plan {
 		p = shrink(in, w)
 	}
 	p.Policy, p.Version = policy.Name(), policy.Version()
+	if w.By != "" {
+		p.Policy = w.By
+	}
 	return p
 }
 

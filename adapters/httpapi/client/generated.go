@@ -86,6 +86,17 @@ const (
 	ResourceUserKindSession ResourceUserKind = "session"
 )
 
+// Defines values for ScheduleEntryDays.
+const (
+	ScheduleEntryDaysFri ScheduleEntryDays = "fri"
+	ScheduleEntryDaysMon ScheduleEntryDays = "mon"
+	ScheduleEntryDaysSat ScheduleEntryDays = "sat"
+	ScheduleEntryDaysSun ScheduleEntryDays = "sun"
+	ScheduleEntryDaysThu ScheduleEntryDays = "thu"
+	ScheduleEntryDaysTue ScheduleEntryDays = "tue"
+	ScheduleEntryDaysWed ScheduleEntryDays = "wed"
+)
+
 // Defines values for SessionOnLost.
 const (
 	SessionOnLostEnd  SessionOnLost = "end"
@@ -608,6 +619,9 @@ type PolicyParameters = json.RawMessage
 
 // Pool defines model for Pool.
 type Pool struct {
+	// Advice What other services answered last, with the policy `webhook`.
+	Advice []ScalingAdvice `json:"advice,omitempty,omitzero"`
+
 	// BackoffUntil No start before then.
 	BackoffUntil time.Time `json:"backoff_until,omitempty,omitzero"`
 
@@ -634,12 +648,19 @@ type Pool struct {
 
 	// OldestWaitSeconds How long the one that waits longest has waited.
 	OldestWaitSeconds float64 `json:"oldest_wait_seconds"`
-	QueuedJobs        int     `json:"queued_jobs"`
-	QueuedSessions    int     `json:"queued_sessions"`
+
+	// Policy What decides the size.
+	Policy         string `json:"policy,omitempty,omitzero"`
+	QueuedJobs     int    `json:"queued_jobs"`
+	QueuedSessions int    `json:"queued_sessions"`
 
 	// Renderer A renderer's id; lower-cased when it is read.
 	Renderer    RendererName `json:"renderer"`
 	RunningJobs int          `json:"running_jobs"`
+
+	// Shadow What the policy in the shadow would do, and how it compares with what was done. Its size at any time follows from what the pool
+	// really had then: what it would have had after days of its own deciding, only a simulation can tell.
+	Shadow ScalingShadow `json:"shadow,omitempty,omitzero"`
 
 	// Sizes Resources by state, those that have not ended.
 	Sizes     map[string]int `json:"sizes"`
@@ -1075,19 +1096,66 @@ type Scaling struct {
 	To       int         `json:"to"`
 }
 
+// ScalingAdvice defines model for ScalingAdvice.
+type ScalingAdvice struct {
+	// At Of the last answer; none: there was none yet.
+	At time.Time `json:"at,omitempty,omitzero"`
+
+	// Host Who was asked.
+	Host string `json:"host,omitempty,omitzero"`
+
+	// Problem Why there is no newer answer.
+	Problem string `json:"problem,omitempty,omitzero"`
+	Reason  string `json:"reason,omitempty,omitzero"`
+	Size    int    `json:"size"`
+}
+
+// ScalingChain Of the policy `chain`. The first that has an answer decides; if none has, `demand` does.
+type ScalingChain = []ScalingPolicy
+
+// ScalingPlan What scaling would do at once. Resources for who waits for a model for life or with overrides come beside it.
+type ScalingPlan struct {
+	// Inputs What it was decided from.
+	Inputs json.RawMessage `json:"inputs,omitempty,omitzero"`
+
+	// Live Resources now, coming or ready.
+	Live int `json:"live"`
+
+	// Policy Who decides; of a chain those who had a say.
+	Policy string `json:"policy"`
+	Reason string `json:"reason"`
+
+	// Size And then.
+	Size  int  `json:"size"`
+	Start int  `json:"start"`
+	Stop  []ID `json:"stop"`
+}
+
 // ScalingPolicy A policy that decides how many resources there should be. As `shadow`, what it would do is recorded and compared, and nothing is done.
 type ScalingPolicy struct {
+	// Chain Of the policy `chain`. The first that has an answer decides; if none has, `demand` does.
+	Chain ScalingChain `json:"chain,omitempty,omitzero"`
+
 	// Parameters The policy's own settings: numbers, durations such as `30s`, percentages such as `20%`.
 	Parameters PolicyParameters `json:"parameters,omitempty,omitzero"`
 
 	// Policy Its name.
 	Policy string `json:"policy,omitempty,omitzero"`
+
+	// Schedule Of the policy `schedule`. The first entry whose time it is holds.
+	Schedule ScalingSchedule `json:"schedule,omitempty,omitzero"`
 }
+
+// ScalingSchedule Of the policy `schedule`. The first entry whose time it is holds.
+type ScalingSchedule = []ScheduleEntry
 
 // ScalingSettings Bounds of the number of resources.
 type ScalingSettings struct {
 	// Buffer Free slots to keep beyond what is asked for.
 	Buffer *int `json:"buffer,omitempty"`
+
+	// Chain Of the policy `chain`. The first that has an answer decides; if none has, `demand` does.
+	Chain ScalingChain `json:"chain,omitempty,omitzero"`
 
 	// Idle How long a resource may be unused before it is removed, at most `720h`. Default `5m`.
 	Idle Duration `json:"idle,omitempty,omitzero"`
@@ -1101,12 +1169,78 @@ type ScalingSettings struct {
 	// Parameters The policy's own settings: numbers, durations such as `30s`, percentages such as `20%`.
 	Parameters PolicyParameters `json:"parameters,omitempty,omitzero"`
 
-	// Policy What decides the size within these bounds: `forecast` (the default), `queue-time`, `buffer` or `demand`.
+	// Policy What decides the size within these bounds: `forecast` (the default), `queue-time`, `buffer`, `demand`, `schedule`, `webhook`, or a `chain` of these.
 	Policy string `json:"policy,omitempty,omitzero"`
+
+	// Schedule Of the policy `schedule`. The first entry whose time it is holds.
+	Schedule ScalingSchedule `json:"schedule,omitempty,omitzero"`
 
 	// Shadow A policy that decides how many resources there should be. As `shadow`, what it would do is recorded and compared, and nothing is done.
 	Shadow ScalingPolicy `json:"shadow,omitempty,omitzero"`
 }
+
+// ScalingShadow What the policy in the shadow would do, and how it compares with what was done. Its size at any time follows from what the pool
+// really had then: what it would have had after days of its own deciding, only a simulation can tell.
+type ScalingShadow struct {
+	// Changes How often its wish changed.
+	Changes int `json:"changes"`
+
+	// Decision Where the decision is on record.
+	Decision DecisionRef `json:"decision,omitempty,omitzero"`
+
+	// DidResourceSeconds That there were.
+	DidResourceSeconds float64 `json:"did_resource_seconds"`
+
+	// DidShortSeconds In which somebody waited.
+	DidShortSeconds float64 `json:"did_short_seconds"`
+
+	// From When the comparison began.
+	From   time.Time `json:"from"`
+	Policy string    `json:"policy"`
+	Reason string    `json:"reason"`
+
+	// Since Since when it would have so many.
+	Since time.Time `json:"since"`
+
+	// Size Resources that it would have.
+	Size int `json:"size"`
+
+	// Until Until when it goes: the last event.
+	Until time.Time `json:"until"`
+
+	// WouldResourceSeconds That it would have had.
+	WouldResourceSeconds float64 `json:"would_resource_seconds"`
+
+	// WouldShortSeconds In which it would have had fewer slots than were in use or asked for.
+	WouldShortSeconds float64 `json:"would_short_seconds"`
+}
+
+// ScheduleEntry How many resources there are at certain times of the week, by the clock on the wall of a time zone.
+type ScheduleEntry struct {
+	// Days On which it begins; none: every day.
+	Days []ScheduleEntryDays `json:"days,omitempty,omitzero"`
+
+	// From When it begins, such as `08:00`.
+	From string `json:"from"`
+
+	// Max Resources at most.
+	Max *int `json:"max,omitempty"`
+
+	// Min Resources at least.
+	Min *int `json:"min,omitempty"`
+
+	// Target As many, and no others; without `min` and `max`.
+	Target *int `json:"target,omitempty"`
+
+	// To When it ends; on the next day if that is not after `from`. `24:00` is the end of the day.
+	To string `json:"to"`
+
+	// Zone A name of the IANA database such as `Europe/Zurich`; none: UTC.
+	Zone string `json:"zone,omitempty,omitzero"`
+}
+
+// ScheduleEntryDays defines model for ScheduleEntry.Days.
+type ScheduleEntryDays string
 
 // Session defines model for Session.
 type Session struct {
@@ -1544,6 +1678,9 @@ type SetAdmissionJSONRequestBody = Admission
 // SubmitJobJSONRequestBody defines body for SubmitJob for application/json ContentType.
 type SubmitJobJSONRequestBody = JobRequest
 
+// PlanScalingJSONRequestBody defines body for PlanScaling for application/json ContentType.
+type PlanScalingJSONRequestBody = ScalingSettings
+
 // PutRendererJSONRequestBody defines body for PutRenderer for application/json ContentType.
 type PutRendererJSONRequestBody = RendererSettings
 
@@ -1878,6 +2015,26 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /pools/{renderer} (the `GetPool` operationId).
 	GetPool(ctx context.Context, renderer RendererName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PlanScalingWithBody Try other limits or another policy
+	//
+	// Says what scaling would do now with other settings, and does nothing. What is left out stays as it is set, but the policy and what
+	// belongs to it are taken together: a body that names a policy takes no parameters from the one that is set. For operators.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /pools/{renderer}/scaling/plan (the `PlanScaling` operationId).
+	PlanScalingWithBody(ctx context.Context, renderer RendererName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PlanScaling Try other limits or another policy
+	//
+	// Says what scaling would do now with other settings, and does nothing. What is left out stays as it is set, but the policy and what
+	// belongs to it are taken together: a body that names a policy takes no parameters from the one that is set. For operators.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /pools/{renderer}/scaling/plan (the `PlanScaling` operationId).
+	PlanScaling(ctx context.Context, renderer RendererName, body PlanScalingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListRenderers List renderers
 	//
@@ -2351,6 +2508,46 @@ func (c *Client) ListModels(ctx context.Context, params *ListModelsParams, reqEd
 // Corresponds with GET /pools/{renderer} (the `GetPool` operationId).
 func (c *Client) GetPool(ctx context.Context, renderer RendererName, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetPoolRequest(c.Server, renderer)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PlanScalingWithBody Try other limits or another policy
+//
+// Says what scaling would do now with other settings, and does nothing. What is left out stays as it is set, but the policy and what
+// belongs to it are taken together: a body that names a policy takes no parameters from the one that is set. For operators.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /pools/{renderer}/scaling/plan (the `PlanScaling` operationId).
+func (c *Client) PlanScalingWithBody(ctx context.Context, renderer RendererName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPlanScalingRequestWithBody(c.Server, renderer, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PlanScaling Try other limits or another policy
+//
+// Says what scaling would do now with other settings, and does nothing. What is left out stays as it is set, but the policy and what
+// belongs to it are taken together: a body that names a policy takes no parameters from the one that is set. For operators.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /pools/{renderer}/scaling/plan (the `PlanScaling` operationId).
+func (c *Client) PlanScaling(ctx context.Context, renderer RendererName, body PlanScalingJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPlanScalingRequest(c.Server, renderer, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3492,6 +3689,53 @@ func NewGetPoolRequest(server string, renderer RendererName) (*http.Request, err
 	return req, nil
 }
 
+// NewPlanScalingRequest calls the generic PlanScaling builder with application/json body
+func NewPlanScalingRequest(server string, renderer RendererName, body PlanScalingJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPlanScalingRequestWithBody(server, renderer, "application/json", bodyReader)
+}
+
+// NewPlanScalingRequestWithBody constructs an http.Request for the PlanScaling method, with any body, and a specified content type
+func NewPlanScalingRequestWithBody(server string, renderer RendererName, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "renderer", renderer, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/pools/%s/scaling/plan", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListRenderersRequest constructs an http.Request for the ListRenderers method
 func NewListRenderersRequest(server string) (*http.Request, error) {
 	var err error
@@ -4543,6 +4787,26 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /pools/{renderer} (the `GetPool` operationId).
 	GetPoolWithResponse(ctx context.Context, renderer RendererName, reqEditors ...RequestEditorFn) (*GetPoolAnswer, error)
+
+	// PlanScalingWithBodyWithResponse Try other limits or another policy
+	//
+	// Says what scaling would do now with other settings, and does nothing. What is left out stays as it is set, but the policy and what
+	// belongs to it are taken together: a body that names a policy takes no parameters from the one that is set. For operators.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /pools/{renderer}/scaling/plan (the `PlanScaling` operationId).
+	PlanScalingWithBodyWithResponse(ctx context.Context, renderer RendererName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PlanScalingAnswer, error)
+
+	// PlanScalingWithResponse Try other limits or another policy
+	//
+	// Says what scaling would do now with other settings, and does nothing. What is left out stays as it is set, but the policy and what
+	// belongs to it are taken together: a body that names a policy takes no parameters from the one that is set. For operators.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /pools/{renderer}/scaling/plan (the `PlanScaling` operationId).
+	PlanScalingWithResponse(ctx context.Context, renderer RendererName, body PlanScalingJSONRequestBody, reqEditors ...RequestEditorFn) (*PlanScalingAnswer, error)
 
 	// ListRenderersWithResponse List renderers
 	//
@@ -6020,6 +6284,131 @@ func (r GetPoolAnswer) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetPoolAnswer) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// PlanScalingAnswer401Headers the declared response headers of an HTTP 401 response for PlanScaling
+type PlanScalingAnswer401Headers struct {
+	WWWAuthenticate string
+}
+
+// PlanScalingAnswer503Headers the declared response headers of an HTTP 503 response for PlanScaling
+type PlanScalingAnswer503Headers struct {
+	RetryAfter int
+}
+
+type PlanScalingAnswer struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ScalingPlan
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationProblemJSON401 *Unauthenticated
+	// ApplicationProblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationProblemJSON403 *Forbidden
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *RendererNotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *BodyTooLarge
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Unprocessable
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Unexpected
+	// Headers401 the parsed response headers for an HTTP 401 response
+	Headers401 *PlanScalingAnswer401Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *PlanScalingAnswer503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PlanScalingAnswer) GetJSON200() *ScalingPlan {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r PlanScalingAnswer) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r PlanScalingAnswer) GetApplicationProblemJSON401() *Unauthenticated {
+	return r.ApplicationProblemJSON401
+}
+
+// GetApplicationProblemJSON403 returns the response for an HTTP 403 `application/problem+json` response
+func (r PlanScalingAnswer) GetApplicationProblemJSON403() *Forbidden {
+	return r.ApplicationProblemJSON403
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r PlanScalingAnswer) GetApplicationProblemJSON404() *RendererNotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r PlanScalingAnswer) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r PlanScalingAnswer) GetApplicationProblemJSON413() *BodyTooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r PlanScalingAnswer) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r PlanScalingAnswer) GetApplicationProblemJSON422() *Unprocessable {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r PlanScalingAnswer) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PlanScalingAnswer) GetApplicationProblemJSONDefault() *Unexpected {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PlanScalingAnswer) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PlanScalingAnswer) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PlanScalingAnswer) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PlanScalingAnswer) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8039,6 +8428,38 @@ func (c *ClientWithResponses) GetPoolWithResponse(ctx context.Context, renderer 
 	return ParseGetPoolAnswer(rsp)
 }
 
+// PlanScalingWithBodyWithResponse Try other limits or another policy
+//
+// Says what scaling would do now with other settings, and does nothing. What is left out stays as it is set, but the policy and what
+// belongs to it are taken together: a body that names a policy takes no parameters from the one that is set. For operators.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /pools/{renderer}/scaling/plan (the `PlanScaling` operationId).
+func (c *ClientWithResponses) PlanScalingWithBodyWithResponse(ctx context.Context, renderer RendererName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PlanScalingAnswer, error) {
+	rsp, err := c.PlanScalingWithBody(ctx, renderer, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePlanScalingAnswer(rsp)
+}
+
+// PlanScalingWithResponse Try other limits or another policy
+//
+// Says what scaling would do now with other settings, and does nothing. What is left out stays as it is set, but the policy and what
+// belongs to it are taken together: a body that names a policy takes no parameters from the one that is set. For operators.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /pools/{renderer}/scaling/plan (the `PlanScaling` operationId).
+func (c *ClientWithResponses) PlanScalingWithResponse(ctx context.Context, renderer RendererName, body PlanScalingJSONRequestBody, reqEditors ...RequestEditorFn) (*PlanScalingAnswer, error) {
+	rsp, err := c.PlanScaling(ctx, renderer, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePlanScalingAnswer(rsp)
+}
+
 // ListRenderersWithResponse List renderers
 //
 // All kinds of renderer with their settings, by id. There are few, so there are no pages.
@@ -9582,6 +10003,125 @@ func ParseGetPoolAnswer(rsp *http.Response) (*GetPoolAnswer, error) {
 		response.Headers401 = &headers
 	case rsp.StatusCode == 503:
 		var headers GetPoolAnswer503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParsePlanScalingAnswer parses an HTTP response from a PlanScalingWithResponse call
+func ParsePlanScalingAnswer(rsp *http.Response) (*PlanScalingAnswer, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PlanScalingAnswer{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ScalingPlan
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthenticated
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest RendererNotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest BodyTooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Unprocessable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Unexpected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 401:
+		var headers PlanScalingAnswer401Headers
+		if values := rsp.Header.Values("WWW-Authenticate"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "WWW-Authenticate", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.WWWAuthenticate = value
+		}
+		response.Headers401 = &headers
+	case rsp.StatusCode == 503:
+		var headers PlanScalingAnswer503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {

@@ -107,3 +107,22 @@ func (n notices) Due(ctx context.Context, limit int) ([]process.Notice, error) {
 func (n notices) Settle(ctx context.Context, job domain.JobID, problem string, wait time.Duration) error {
 	return n.c.Settle(ctx, job, problem, wait)
 }
+
+// numbers tell another service, which is asked for a pool's size, how the pool stands.
+type numbers struct{ r *projections.Reader }
+
+func (n numbers) Numbers(ctx context.Context, id domain.RendererID) (process.Numbers, error) {
+	v, err := n.r.Pool(ctx, id)
+	if err != nil {
+		return process.Numbers{}, err
+	}
+	sizes := map[string]int{}
+	for state, count := range v.Sizes {
+		sizes[string(state)] = count
+	}
+	return process.Numbers{
+		Renderer: id, At: time.Now().UTC(), Min: v.Settings.Scaling.Min, Max: v.Settings.Scaling.Max, Resources: sizes,
+		SlotsTotal: v.SlotsTotal, SlotsFree: v.SlotsFree, QueuedSessions: v.QueuedSessions, QueuedJobs: v.QueuedJobs,
+		OldestWait: v.OldestWaitSeconds, StartSeconds: v.StartSeconds,
+	}, nil
+}

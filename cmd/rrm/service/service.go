@@ -35,7 +35,7 @@ type Config struct {
 	DemoArgs       string        // more arguments for the demonstration renderer
 	CORSOrigins    []string      // browsers' origins that may use the service
 	Hosts          []string      // names, beside loopback ones, that an open service answers to
-	CallbackHosts  []string      // hosts that callback_url may name; empty: none
+	CallbackHosts  []string      // hosts that callback_url and the policy webhook may name; empty: none
 	RegisterAllow  []string      // networks and hosts whose addresses may register; empty: loopback ones of an open service
 	HeartbeatEvery time.Duration // of resources that registered themselves; 0: 5 s
 	WarnBefore     time.Duration // before a scheduler ends a resource it gets no more work, and its sessions are warned; 0: 2 min
@@ -177,6 +177,7 @@ const (
 	tickEvery     = 250 * time.Millisecond
 	keepEvery     = time.Minute
 	callbackEvery = time.Second
+	adviceEvery   = time.Second // whether anybody is to be asked; each has its own interval
 	managersWait  = 10 * time.Millisecond
 )
 
@@ -199,6 +200,7 @@ func (s *Service) manage(ctx context.Context, outside process.Outside) {
 	expire := &process.Expire{Reporter: s.Handler, Leases: s.Leases, Log: log}
 	clock := &process.Clock{Reporter: s.Handler}
 	keep := &process.Keep{Store: keeper{s}, Log: log}
+	advice := process.NewAdvice(s.Handler, s.Work, numbers{s.Reader}, s.callbacks, log)
 	callbacks := process.NewCallbacks(notices{projections.NewCallbacks(s.DB)}, s.callbacks, log)
 	var wg sync.WaitGroup
 	loop := func(name string, every time.Duration, woken bool, f func(context.Context) error) {
@@ -218,11 +220,13 @@ func (s *Service) manage(ctx context.Context, outside process.Outside) {
 	loop("clock", tickEvery, false, clock.RunOnce)
 	loop("keep", keepEvery, false, keep.RunOnce)
 	loop("callbacks", callbackEvery, true, callbacks.RunOnce)
+	loop("advice", adviceEvery, false, advice.RunOnce)
 	wg.Wait()
 	launch.Wait()
 	load.Wait()
 	jobs.Wait()
 	callbacks.Wait()
+	advice.Wait()
 }
 
 // keepHeartbeats is how long the token of a resource that is silent is known: until then it is told that it has ended.
