@@ -43,6 +43,7 @@ func TestStickyLRU(t *testing.T) {
 		{"loading before empty", "q1 on r2", newScene().has(option("r1", 1), option("r2", 2, loads("A", 900, 1)))},
 		{"not with other overrides", "q1 on r1", newScene().has(option("r1", 1, loaded("B", 9, 0)), option("r2", 2, loaded("A", 9, 0)).with(func(o *Option) { o.Key = "other" }))},
 		{"an empty place before the longest idle", "q1 on r2", newScene().has(option("r1", 1, loaded("B", 9, 0), loaded("C", 9, 0)).with(idle(999)), option("r2", 2, loaded("B", 9, 0)))},
+		{"the lowest of those with an empty place", "q1 on r1", newScene().has(option("r2", 2), option("r1", 1, loaded("B", 9, 1)))},
 		{"the longest idle", "q1 on r2", newScene().has(option("r1", 1, loaded("B", 9, 0)).with(onePlace).with(idle(10)), option("r2", 2, loaded("C", 9, 0)).with(onePlace).with(idle(20)))},
 		{"one in use is idle since now", "q1 on r2", newScene().has(option("r1", 1, loaded("B", 9, 0), loaded("C", 9, 1)), option("r2", 2, loaded("B", 9, 0)).with(onePlace).with(idle(1)))},
 	} {
@@ -283,6 +284,13 @@ func TestHashBounded(t *testing.T) {
 	// Those who hold a slot count as well as those who wait: seven in all, so 3 is the most, and the first has 2.
 	if home := p.Bind(&s.View, "A", ""); home.Resource != h[0] {
 		t.Errorf("the next goes to %s", home.Resource)
+	}
+	// Who holds a slot there counts: of three in all nobody has more than one.
+	s = fleetOf(4)
+	i := slices.IndexFunc(s.Fleet.All, func(o *Option) bool { return o.Resource == h[0] })
+	s.Fleet.Change(s.Fleet.All[i], option(h[0], s.Fleet.All[i].Seq, loaded("A", 9, 2)))
+	if home := p.Bind(&s.View, "A", ""); home.Resource != h[1] {
+		t.Errorf("with two on %s the next goes to %s", h[0], home.Resource)
 	}
 	// Whose resource is gone goes where its model would.
 	s = fleetOf(4).asks("q1", "A", 5, func(r *Request) { r.Home = "gone" })

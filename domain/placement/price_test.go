@@ -135,7 +135,7 @@ func TestARecordKeepsTheFewBest(t *testing.T) {
 	}
 	r := &Request{ID: "a", Model: "A"}
 	c := Few(&s.View, given("ttff"), r, Cheapest(&s.View, given("ttff"), r))
-	if c.Count != 10 || len(c.Few) != few || c.Few[0].Resource != "j" || c.Few[3].Resource != "g" {
+	if c.Count != 10 || len(c.Few) != few || c.Few[1].option != nil || c.Few[0].Resource != "j" || c.Few[3].Resource != "g" {
 		t.Errorf("of %d candidates the few are %+v", c.Count, c.Few)
 	}
 	c = Few(&s.View, given("ttff"), r, s.Fleet.All[7]) // the eighth oldest: c
@@ -149,6 +149,19 @@ func TestARecordKeepsTheFewBest(t *testing.T) {
 	// One that would not do at all was not chosen.
 	if c = Few(&s.View, given("ttff"), r, option("x", 99)); c.Best != nil || c.Count != 10 {
 		t.Errorf("%+v", c)
+	}
+}
+
+// What is evicted together is worth what each is.
+func TestTheWorthOfWhatIsEvicted(t *testing.T) {
+	s := newScene().has(option("r1", 1, loaded("B", 3, 0).mib(400), loaded("C", 2, 0).mib(400)).with(func(o *Option) { o.MemoryMiB, o.MaxModels = 1000, 5 }))
+	s.known["B"], s.known["C"] = Known{LoadSeconds: 3}, Known{LoadSeconds: 2}
+	s.demand["B"], s.demand["C"] = 0.5, 0.25
+	if c := s.best(given("ttff"), 700); c.Best.Worth != 2 {
+		t.Errorf("%+v", c.Best)
+	}
+	if c := s.best(given("ttff"), 600); c.Best.Worth != 0.5 {
+		t.Errorf("%+v", c.Best)
 	}
 }
 

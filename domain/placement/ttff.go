@@ -208,7 +208,7 @@ func Remaining(u *User, h *Held, now time.Time) float64 {
 	if h.Since.After(u.Since) { // it waited for the load
 		took = now.Sub(h.Since).Seconds()
 	}
-	return max(u.Seconds-took, residual*max(took, 0.3*u.Seconds))
+	return max(u.Seconds-took, residual*took)
 }
 
 // waits says whether a line had better wait for the busy copies of its model than load another.

@@ -109,6 +109,13 @@ func TestResponseRatio(t *testing.T) {
 	s.says(t, p, "short on r1")
 	s.Seconds = 100
 	s.says(t, p, "old on r1")
+	// So it is where the head of the queue has to wait for another.
+	s = warm().has(option("r2", 2, loaded("B", 20, 1)).with(full)).asks("dueB", "B", 9, dueIn(30)).asks("short", "A", 9, work(1)).asks("dueA", "A", 1, work(100), dueIn(60))
+	s.says(t, p, "dueA on r1")
+	s = warm().has(option("r2", 2, loaded("B", 20, 1)).with(full)).asks("oldB", "B", 301).asks("oldA", "A", 300, work(1000)).asks("short", "A", 9, work(1))
+	s.says(t, p, "short on r1")
+	s.Seconds = 100
+	s.says(t, p, "oldA on r1")
 	// Who may not begin is not chosen; of those who may the first 64 are compared.
 	s = warm().asks("held", "A", 99, work(1)).asks("later", "A", 99, work(1), notBefore(1)).asks("a", "A", 1)
 	s.held["held"] = true
@@ -180,6 +187,10 @@ func TestSkiRental(t *testing.T) {
 	// A copy that was started otherwise, or that nobody uses, is none to wait for.
 	wait(5, 10, 0).with(func(s *scene) { s.asks("o", "A", 1, otherwise("other")) }).says(t, p, "nothing")
 	newScene().has(option("r1", 1, loaded("A", 20, 1)).with(full).with(func(o *Option) { o.Key = "other" }), option("r2", 2)).asks("a", "A", 0).says(t, p, "a on r2")
+	// Only those who use the model count.
+	both := option("r1", 1, loaded("A", 20, 1), loaded("C", 20, 1)).with(full).with(since(7, 10))
+	both.Users[1].Seconds = 1000
+	newScene().has(both, option("r2", 2)).asks("a", "A", 0).says(t, p, "nothing")
 	// Time alone changes the answer: at the latest when patience ends, and every tenth of a load.
 	for age, in := range map[float64]time.Duration{0: 2 * time.Second, 29: time.Second, 29.9: 100 * time.Millisecond} {
 		s := wait(5, 10, age)
@@ -188,8 +199,13 @@ func TestSkiRental(t *testing.T) {
 			t.Errorf("at the age of %v it asks to be asked again in %v, not %v", age, s.Wake.Sub(now), in)
 		}
 	}
+	s := wait(5, 10, 0)
+	s.known["A"] = Known{LoadSeconds: 6}
+	if s.says(t, p, "nothing"); !s.Wake.Equal(now.Add(time.Second)) { // and not more often than every second
+		t.Errorf("asks to be asked again in %v", s.Wake.Sub(now))
+	}
 	// In a backlog nothing is free, nobody is asked, and nothing changes by itself.
-	s := newScene().has(option("r1", 1, loaded("A", 20, 1)).with(full)).asks("a", "A", 0).asks("b", "B", 0)
+	s = newScene().has(option("r1", 1, loaded("A", 20, 1)).with(full)).asks("a", "A", 0).asks("b", "B", 0)
 	if s.says(t, p, "nothing"); !s.Wake.IsZero() {
 		t.Errorf("asks to be asked again at %v", s.Wake)
 	}

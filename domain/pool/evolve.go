@@ -220,12 +220,14 @@ func (s *State) evolveModel(r Recorded) {
 				h.State, h.Since, h.LoadSeconds, h.MemoryMiB = placement.Loaded, r.At, e.Seconds, e.MemoryMiB
 			}
 		})
+		counted := e.Seconds
 		s.changeModel(renderer, e.Model, r.Position, func(m *Model) {
-			m.LoadSeconds = learn(m.LoadSeconds, m.Loads, e.Seconds)
-			m.Loads, m.MemoryMiB = m.Loads+1, e.MemoryMiB
+			counted = m.countedLoad(e.Seconds)
+			m.learnLoad(counted)
+			m.MemoryMiB = e.MemoryMiB
 		})
 		s.changePool(renderer, func(p *Pool) {
-			p.LoadSeconds = learn(p.LoadSeconds, p.Loads, e.Seconds)
+			p.LoadSeconds = learnSlowly(p.LoadSeconds, p.Loads, counted)
 			p.Loads++
 		})
 	case ModelFailed:

@@ -260,3 +260,8 @@ func park(s *State, id domain.RendererID, p *poolState) {
 		p.requeue(0, nil, j.rank(), j.request())
 	}
 }
+
+// ExpectLoad is what a load is expected to take, in seconds.
+func ExpectLoad(s *State, r domain.RendererID, m domain.ModelKey) float64 {
+	return s.Pool(r).expectLoad(s.Model(r, m))
+}

@@ -162,11 +162,14 @@ func (p *Pool) expectTurn() float64 {
 	return p.TurnSeconds
 }
 
-// expectLoad is the expected load time of a model, in seconds: its own if it
-// was ever loaded, else the mean of all models, else a prior.
+// expectLoad is the expected load time of a model, in seconds: its own, drawn to
+// the mean of the pool while it was loaded few times; of one that was never
+// loaded that mean, and where nothing was, a prior.
 func (p *Pool) expectLoad(m *Model) float64 {
-	if m != nil && m.Loads > 0 {
-		return m.LoadSeconds
+	mean := orUnseen(p.LoadSeconds, p.Loads, loadSecondsUnseen)
+	if m == nil {
+		return mean
 	}
-	return orUnseen(p.LoadSeconds, p.Loads, loadSecondsUnseen)
+	n := float64(m.Loads)
+	return (n*m.LoadSeconds + loadPrior*mean) / (n + loadPrior)
 }
