@@ -102,6 +102,11 @@ func TestWhoWaitsBesideTheReserveIsToldSo(t *testing.T) {
 // The pool may grow, and does not for a job that had better wait: the reason is not that a resource has to be started.
 func TestAJobThatWaitsInAPoolThatMayGrow(t *testing.T) {
 	w := busy(t, size(2, 5))
+	w.do(book("s1", "A", waits(time.Hour))) // for a session one is started all the same, and that is what it is told
+	if p := w.state.PlaceOfSession("s1", w.now); !strings.Contains(p.Reason, "is requested") {
+		t.Errorf("%+v", p)
+	}
+	w = busy(t, size(2, 5))
 	w.when(job("j2", "A"), "job.submitted j2", "job.queued j2")
 	if p := w.state.PlaceOfJob("j2", w.now); !strings.Contains(p.Reason, "has the model") || p.EstimatedWaitSeconds > 30 {
 		t.Errorf("%+v", p)

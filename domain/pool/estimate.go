@@ -219,6 +219,9 @@ func (d *decider) placed(p *poolState, outcome, why string, w placement.Want, c 
 		placement.OnLoad: "the model is being loaded there",
 		placement.Cold:   "no free slot has the model; loading is cheapest here",
 	}[c.Best.State]
+	if name := p.policy.Name(); c.Best.State == placement.Cold && name != domain.PlaceTTFF {
+		reason = fmt.Sprintf("the policy %s gives it this one, and the model has to be loaded there", name)
+	}
 	if why != "" {
 		reason += "; " + why
 	}
@@ -239,8 +242,12 @@ func (d *decider) evicted(p *poolState, m domain.ModelKey, w placement.Want, bes
 	if h := r.Holds(m); h != nil {
 		costs["reload_seconds"] = h.LoadSeconds
 	}
+	reason := "unused, and least worth its load time for how much it is asked for, of what %s holds"
+	if set := p.pool.Settings.Placement; set.Policy != domain.PlaceTTFF || set.Number("demand") == 0 {
+		reason = "unused for longest of what %s holds"
+	}
 	return Decision{Policy: p.policy.Name(), Version: p.policy.Version(), Outcome: "evicted",
-		Reason: fmt.Sprintf("unused, and cheapest to bring back of what %s holds", best.Resource), Considered: len(r.Models), Costs: costs}
+		Reason: fmt.Sprintf(reason, best.Resource), Considered: len(r.Models), Costs: costs}
 }
 
 // noSlot is the record of a booking that found no slot.

@@ -165,6 +165,20 @@ func TestAReportAboutAModelThatWasEvictedMeanwhile(t *testing.T) {
 	w.silent(pool.ReportModelFailed{Resource: w.r(1), Model: "A", Code: "model_not_found"})
 }
 
+// A decision says what its policy went by, not what another would have.
+func TestReasonsAreThoseOfThePolicy(t *testing.T) {
+	for policy, why := range map[string][2]string{
+		"ttff": {"loading is cheapest here", "least worth"}, "least-loaded": {"the policy least-loaded gives it this one", "unused for longest"},
+	} {
+		w := given(t, demo(size(1, 1), places(policy, nil))).up()
+		w.warm(1, "A", 9)
+		w.do(book("s1", "B"))
+		if a, e := w.decision("session.allocated"), w.decision("model.evicted"); !strings.Contains(a.Reason, why[0]) || !strings.Contains(e.Reason, why[1]) {
+			t.Errorf("%s: %q, %q", policy, a.Reason, e.Reason)
+		}
+	}
+}
+
 func TestModelsHaveTheirReasonsLeftOut(t *testing.T) {
 	w := given(t, demo(size(2, 2), slots(2))).up()
 	w.do(book("s1", "A"), book("s2", "B"))
