@@ -3,6 +3,7 @@ package scaling
 import (
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/rendering-resource-manager/rrm/domain"
 )
@@ -45,7 +46,8 @@ func (Forecast) slots(expected float64) int { return int(math.Ceil(max(0, expect
 // buffer and those for bookings refused a moment ago are free.
 func (in *Inputs) spareWish() Wish {
 	free := max(in.Buffer, in.Unmet)
-	return Wish{Least: in.Live + in.resources(max(0, free-in.spareSlots())), Free: in.Buffer + in.Unmet}
+	return Wish{Least: in.Live + in.resources(max(0, free-in.spareSlots())), Free: in.Buffer + in.Unmet,
+		Idle: time.Duration(in.Start * float64(time.Second))} // not sooner than it could be had back
 }
 
 func (in *Inputs) spareReason() string {

@@ -73,7 +73,7 @@ func TestFailingStartsAreBackedOff(t *testing.T) {
 // or moved as it asked, its job is tried again.
 func TestKilledRenderer(t *testing.T) {
 	n := start(t, nil)
-	n.renderer("neurons", doc{"scaling": doc{"min": 0, "max": 3, "idle": "60s"}})
+	n.renderer("neurons", doc{"job": doc{"spread": 1}, "scaling": doc{"min": 0, "max": 3, "idle": "60s"}})
 	end := n.book(doc{"renderer": "neurons", "model": "neuron:1"})
 	move := n.book(doc{"renderer": "neurons", "model": "neuron:2", "on_lost": "move"})
 	job := n.must(202, "POST", base+"/jobs", doc{"renderer": "neurons", "model": "neuron:3", "kind": "frames", "spec": doc{"frames": 2000, "width": 64, "height": 64}})["id"].(string)
