@@ -83,7 +83,7 @@ var placementParameters = []PlacementParameter{
 		"load that a resource may have", "Mirrokni et al. 2018: 1+ε with ε from 0.25 on costs few moves"},
 	{[]string{PlaceHashBounded}, "moves", "0 or 1", 0, 1, 0,
 		"1: who waits is dealt out anew whenever somebody comes or goes", "0: as load balancers have it; see docs/quality.md for what moving brings"},
-	{[]string{PlaceRandom}, "seed", "", 0, 1 << 52, 0, "of the lots", ""},
+	{[]string{PlaceRandom}, "seed", "number", 0, 1 << 52, 0, "of the lots", "any does; the same gives the same lots"},
 }
 
 // PlacementParametersOf are the parameters that a policy has.

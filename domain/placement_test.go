@@ -2,9 +2,12 @@ package domain
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
+	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -12,7 +15,7 @@ import (
 func TestPlacementParameters(t *testing.T) {
 	for _, policy := range slices.Concat(PlacementPolicies(), PlacementReferences()) {
 		for _, p := range PlacementParametersOf(policy) {
-			if p.Meaning == "" || (p.Unit == "" || p.Reason == "") && p.Name != "seed" {
+			if p.Meaning == "" || p.Unit == "" || p.Reason == "" {
 				t.Errorf("%s %s: its meaning, unit or reason is missing", policy, p.Name)
 			}
 			if got := (PlacementSettings{Policy: policy}).Number(p.Name); got != p.Default {
@@ -82,5 +85,28 @@ func TestTheFormerPlacementBecomesTheDefault(t *testing.T) {
 	got, err := r.Checked()
 	if err != nil || !reflect.DeepEqual(got.Placement, PlacementSettings{Policy: PlaceTTFF}) {
 		t.Errorf("%+v, %v", got.Placement, err)
+	}
+}
+
+// placementRow is a parameter as docs/placement.md tells it.
+func placementRow(p PlacementParameter) string {
+	return fmt.Sprintf("| %s | `%s` | %s | %v | %v | %v | %s | %s |", "`"+strings.Join(p.Policies, "`, `")+"`", p.Name, p.Unit, p.Low, p.High, p.Default, p.Meaning, p.Reason)
+}
+
+// docs/placement.md explains every policy and has every parameter, as it is.
+func TestThePageOnPlacement(t *testing.T) {
+	doc, err := os.ReadFile("../docs/placement.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, policy := range slices.Concat(PlacementPolicies(), PlacementReferences()) {
+		if !strings.Contains(string(doc), "`"+policy+"`") {
+			t.Errorf("docs/placement.md does not explain the policy %s", policy)
+		}
+		for _, p := range PlacementParametersOf(policy) {
+			if !strings.Contains(string(doc), placementRow(p)+"\n") {
+				t.Errorf("docs/placement.md has no row\n%s", placementRow(p))
+			}
+		}
 	}
 }
