@@ -103,12 +103,56 @@ func TestWhoWaitsBesideTheReserveIsToldSo(t *testing.T) {
 func TestAJobThatWaitsInAPoolThatMayGrow(t *testing.T) {
 	w := busy(t, size(2, 5))
 	w.do(book("s1", "A", waits(time.Hour))) // for a session one is started all the same, and that is what it is told
-	if p := w.state.PlaceOfSession("s1", w.now); !strings.Contains(p.Reason, "is requested") {
+	if p := w.state.PlaceOfSession("s1", w.now); !strings.Contains(p.Reason, "is requested") || p.EstimatedWaitSeconds == w.state.Resource(w.r(1)).Users[0].Seconds {
 		t.Errorf("%+v", p)
 	}
 	w = busy(t, size(2, 5))
 	w.when(job("j2", "A"), "job.submitted j2", "job.queued j2")
 	if p := w.state.PlaceOfJob("j2", w.now); !strings.Contains(p.Reason, "has the model") || p.EstimatedWaitSeconds > 30 {
 		t.Errorf("%+v", p)
+	}
+}
+
+// What is told goes by those who use the model, and by slots that were started as was asked for.
+func TestWhatIsWaitedForBesideAFreeSlot(t *testing.T) {
+	w := busy(t)
+	p, known := w.state.Pool("demo"), w.state.Model("demo", "A")
+	held := func(m domain.ModelKey) pool.Loaded {
+		return pool.Loaded{Model: m, State: "loaded", Users: 1, LoadSeconds: 30, MemoryMiB: 600}
+	}
+	used := func(m domain.ModelKey, seconds float64) pool.User {
+		return pool.User{Kind: pool.UserJob, ID: "j", Model: m, Since: w.now, Seconds: seconds}
+	}
+	one := &pool.Resource{ID: "r1", State: pool.ResourceStateReady, Slots: 2, MaxModels: 2, Models: []pool.Loaded{held("A"), held("B")}, Users: []pool.User{used("A", 5), used("B", 500)}}
+	free := pool.Resource{ID: "r2", State: pool.ResourceStateReady, Slots: 1, MaxModels: 1}
+	ask := pool.Asker{Job: true, Model: "A", Known: known}
+	place := func(free pool.Resource) pool.Place {
+		return pool.PlaceOf(p, []*pool.Resource{one, &free}, ask, w.now)
+	}
+	if got := place(free); !strings.Contains(got.Reason, "r1 has the model") || !strings.Contains(got.Reason, "free in 5.0 s") {
+		t.Errorf("%+v", got)
+	}
+	one.Key = "other" // nobody waits for what was started otherwise
+	if got := place(free); !strings.Contains(got.Reason, "come first") {
+		t.Errorf("%+v", got)
+	}
+	one.Key = ""
+	for name, change := range map[string]func(*pool.Resource){
+		"started otherwise":      func(r *pool.Resource) { r.Key = "other" },
+		"keeps another for life": func(r *pool.Resource) { r.Model = "B" },
+		"its place is in use": func(r *pool.Resource) {
+			r.Slots, r.Models, r.Users = 2, []pool.Loaded{held("C")}, []pool.User{used("C", 5)}
+		},
+		"its memory is in use": func(r *pool.Resource) {
+			r.Slots, r.MaxModels, r.MemoryMiB, r.Models, r.Users = 2, 2, 1000, []pool.Loaded{held("C")}, []pool.User{used("C", 5)}
+		},
+	} {
+		other, large := free, *known
+		large.MemoryMiB = 500
+		ask.Known = &large
+		change(&other)
+		if got := place(other); !strings.Contains(got.Reason, "no room") {
+			t.Errorf("%s: %+v", name, got)
+		}
 	}
 }
