@@ -6,8 +6,9 @@ import "github.com/rendering-resource-manager/rrm/domain"
 // Most events change nothing of it.
 func (s *State) learnDemand(r Recorded, p *Pool) {
 	t := &s.of(p.Settings.ID).tally
-	if t.busy != p.Load.Busy || t.waiting != p.Load.Waiting {
-		p.Load = p.Load.Fold(r.At, t.busy, t.waiting, 0, p.spans())
+	known := p.Load
+	if known == nil && t.busy+t.waiting > 0 || known != nil && (t.busy != known.Busy || t.waiting != known.Waiting) {
+		p.learn(p.demand().Fold(r.At, t.busy, t.waiting, 0, p.spans()))
 	}
 	goal := p.chosen().goal
 	if goal == nil {
@@ -15,15 +16,15 @@ func (s *State) learnDemand(r Recorded, p *Pool) {
 	}
 	switch e := r.Event.(type) {
 	case SessionAllocated:
-		p.Load = p.Load.Waited(goal.Late(seconds(e.Waited)))
+		p.learn(p.demand().Waited(goal.Late(seconds(e.Waited))))
 	case JobAssigned:
 		if j := s.jobs[e.Job]; j != nil && j.QueuedAt != nil && e.Attempt == 1 {
-			p.Load = p.Load.Waited(goal.Late(r.At.Sub(*j.QueuedAt)))
+			p.learn(p.demand().Waited(goal.Late(r.At.Sub(*j.QueuedAt))))
 		}
 	case SessionRejected:
 		if e.Code == CodeNoCapacity {
 			_, miss := goal.Late(0)
-			p.Load = p.Load.Waited(true, miss)
+			p.learn(p.demand().Waited(true, miss))
 		}
 	}
 }
@@ -34,7 +35,7 @@ func (s *State) arrive(r Recorded) {
 	id := rendererOf(r.Stream)
 	s.changePool(id, func(p *Pool) {
 		t := &s.of(id).tally
-		p.Load = p.Load.Fold(r.At, t.busy, t.waiting, 1, p.spans())
+		p.learn(p.demand().Fold(r.At, t.busy, t.waiting, 1, p.spans()))
 	})
 }
 

@@ -265,7 +265,7 @@ func (s *State) leave(r Recorded, id domain.ResourceID, kind, user string) {
 	}
 	renderer := rendererOf(r.Stream)
 	s.changeModel(renderer, left.Model, r.Position, func(m *Model) { m.InUse, m.LastUsed = max(0, m.InUse-1), r.At })
-	s.changePool(renderer, func(p *Pool) { p.Load = p.Load.Served(left.Kind == UserSession, r.At.Sub(left.Since).Seconds()) })
+	s.changePool(renderer, func(p *Pool) { p.learn(p.demand().Served(left.Kind == UserSession, r.At.Sub(left.Since).Seconds())) })
 }
 
 func (s *State) evolveSession(r Recorded) {

@@ -37,8 +37,6 @@ func without[E any](list []E, e E, order func(a, b E) int) []E {
 
 // place takes an entity into the maps and orders, in place of what had its key.
 func (s *State) place(entity any) {
-	s.count(s.get(keyOf(entity)), -1)
-	s.count(entity, 1)
 	switch e := entity.(type) {
 	case *Service:
 		s.service = e
@@ -50,6 +48,10 @@ func (s *State) place(entity any) {
 		s.owners[ownerID(e.Renderer, e.Owner)] = e
 	case *Resource:
 		before := s.resources[e.ID]
+		if before != nil {
+			s.count(before, -1)
+		}
+		s.count(e, 1)
 		s.resources[e.ID] = e
 		p := s.of(e.Renderer)
 		p.countCopies(before, -1)
@@ -92,6 +94,10 @@ func (s *State) end(k Key, already bool) {
 
 func (s *State) placeSession(e *Session) {
 	before := s.sessions[e.ID]
+	if before != nil {
+		s.count(before, -1)
+	}
+	s.count(e, 1)
 	s.sessions[e.ID] = e
 	p := s.of(e.Renderer)
 	if e.Waiting() {
@@ -113,6 +119,10 @@ func (s *State) placeSession(e *Session) {
 
 func (s *State) placeJob(e *Job) {
 	before := s.jobs[e.ID]
+	if before != nil {
+		s.count(before, -1)
+	}
+	s.count(e, 1)
 	s.jobs[e.ID] = e
 	p := s.of(e.Renderer)
 	if before != nil && before.State == JobStateQueued {

@@ -36,7 +36,7 @@ type Pool struct {
 	LastFailure  string          `json:"last_failure,omitempty"`
 	Unmet        []Unmet         `json:"unmet,omitempty"` // bookings refused for want of a slot, oldest first
 	LastScaling  *Scaling        `json:"last_scaling,omitempty"`
-	Load         scaling.Load    `json:"load,omitzero"` // what is learned of the demand
+	Load         *scaling.Load   `json:"load,omitempty"` // what is learned of the demand; nil: nothing yet. Most events share it
 
 	Advice []scaling.Advice `json:"advice,omitempty"` // what other services answered last
 	Shadow *Shadow          `json:"shadow,omitempty"`
@@ -74,6 +74,16 @@ func (p *Pool) chosen() *chosen {
 	}
 	return p.policy
 }
+
+// demand is what is learned of the demand.
+func (p *Pool) demand() scaling.Load {
+	if p.Load == nil {
+		return scaling.Load{}
+	}
+	return *p.Load
+}
+
+func (p *Pool) learn(l scaling.Load) { p.Load = &l }
 
 // spans are the lengths that learning of the demand depends on.
 func (p *Pool) spans() scaling.Spans {

@@ -14,7 +14,7 @@ func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
 	in := scaling.Inputs{
 		Now: d.at, Min: set.Scaling.Min, Max: set.Scaling.Max, Buffer: set.Scaling.Buffer, Slots: set.Slots,
 		Idle: set.Scaling.Idle.Std(), Occupied: len(p.resources), Change: p.pool.change(d.at),
-		Start: p.pool.expectStart(), Lateness: p.pool.Load.Lateness, Advice: p.pool.Advice,
+		Start: p.pool.expectStart(), Lateness: p.pool.demand().Lateness, Advice: p.pool.Advice,
 		Idlers: func(w scaling.Wish) ([]scaling.Idle, map[domain.ModelKey]int) { return d.idlers(p, w), p.holders() },
 	}
 	jobs := d.countWaiting(p, &in)
@@ -46,7 +46,7 @@ func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
 	if jobs { // the reserve is free for sessions only, so that it is nothing to jobs that wait
 		in.FreeSlots = max(0, in.FreeSlots-p.reserve())
 	}
-	load := p.pool.Load.Fold(d.at, p.tally.busy, p.tally.waiting, 0, p.pool.spans())
+	load := p.pool.demand().Fold(d.at, p.tally.busy, p.tally.waiting, 0, p.pool.spans())
 	in.Ahead = load.Ahead(p.pool.spans())
 	in.Arriving = load.Arriving(in.Ahead)
 	if set.ModelLoading == domain.LoadCommandLine {
@@ -57,8 +57,8 @@ func (d *decider) scalingInputs(p *poolState) scaling.Inputs {
 }
 
 // sessionSeconds and jobSeconds are the mean times that one keeps its slot, steadier than what estimates of waits are made of.
-func (p *Pool) sessionSeconds() float64 { return p.Load.Session.Or(p.expectHold()) }
-func (p *Pool) jobSeconds() float64     { return p.Load.Job.Or(p.expectJob()) }
+func (p *Pool) sessionSeconds() float64 { return p.demand().Session.Or(p.expectHold()) }
+func (p *Pool) jobSeconds() float64     { return p.demand().Job.Or(p.expectJob()) }
 
 // freeing is how many slots a second come free of one in use: one in the time
 // that one is usually held, or has been held already. Who stays long stays longer.
@@ -77,14 +77,11 @@ func freeing(u *User, at time.Time, sessions, jobs float64) float64 {
 // that waits for its next attempt, or for a busy warm copy, is no reason to
 // start one: the first cannot begin yet, the second would rather not. It says whether any jobs are due.
 func (d *decider) countWaiting(p *poolState, in *scaling.Inputs) bool {
-	serve, oldest := 0.0, d.at
+	serve := 0.0
 	for _, e := range p.waiting {
 		if e.Overrides == nil { // grant saw to the others
 			in.Waiting++
 			serve += p.pool.sessionSeconds()
-			if e.RequestedAt.Before(oldest) {
-				oldest = e.RequestedAt
-			}
 		}
 	}
 	sessions, due := in.Waiting, d.dueJobs(p)
@@ -93,9 +90,6 @@ func (d *decider) countWaiting(p *poolState, in *scaling.Inputs) bool {
 		if !d.waitsForWarm(p, j, ahead[j.Model], d.want(p, j.Model).LoadSeconds) {
 			in.Waiting++
 			serve += p.pool.jobSeconds()
-			if j.QueuedAt.Before(oldest) {
-				oldest = *j.QueuedAt
-			}
 		}
 		ahead[j.Model]++
 	}
@@ -103,11 +97,9 @@ func (d *decider) countWaiting(p *poolState, in *scaling.Inputs) bool {
 	if len(due) == lookAhead { // the rest of a long queue is like its beginning
 		in.Backlog = sessions + (in.Waiting-sessions)*len(p.queue)/lookAhead
 	}
-	switch {
-	case in.Waiting > 0:
-		in.Serve, in.Oldest = max(0.001, serve/float64(in.Waiting)), d.at.Sub(oldest).Seconds()
-	default:
-		in.Serve = p.pool.Load.All.Or(holdSecondsUnseen)
+	in.Serve = p.pool.demand().All.Or(holdSecondsUnseen)
+	if in.Waiting > 0 {
+		in.Serve = max(0.001, serve/float64(in.Waiting))
 	}
 	return len(due) > 0
 }

@@ -90,18 +90,18 @@ func (q queueTime) slots(in *Inputs, expected float64) (load float64, n int) {
 	return load, erlang(load, in.Serve, q.goal, 1-q.share, in.Max*in.Slots)
 }
 
-// late is how many more slots those who wait now need to begin within the goal;
-// where a start comes too late for that, how many it takes to be no later than a start.
+// late is how many more slots it takes that the last of those who wait now
+// begins within the goal, as those before it are served before it; where a
+// start comes too late for that, how many it takes to be no later than a start.
 func (q queueTime) late(in *Inputs) int {
 	if in.Backlog == 0 {
 		return 0
 	}
-	left := q.goal - in.Oldest
-	if left <= in.Start {
+	if q.goal <= in.Start {
 		return in.beyondStart()
 	}
-	each := 1 + (left-in.Start)/in.Serve // begin on one new slot in time
-	rest := float64(in.Backlog) - in.Freeing*left - float64(in.ComingSlots)*each
+	each := 1 + (q.goal-in.Start)/in.Serve // begin on one new slot in time
+	rest := float64(in.Backlog) - in.Freeing*q.goal - float64(in.ComingSlots)*each
 	return int(math.Ceil(max(0, rest)/each - 1e-9))
 }
 

@@ -36,15 +36,14 @@ type Inputs struct {
 	Change       Change        `json:"-"`
 
 	// What is learned, and what follows from it.
-	Backlog  int      `json:"backlog"`        // like Waiting, of the whole queue
-	Oldest   float64  `json:"oldest_seconds"` // how long the first of them has waited
-	Start    float64  `json:"start_seconds"`  // how long a start takes
-	Serve    float64  `json:"serve_seconds"`  // how long who waits will hold a slot
-	Freeing  float64  `json:"freeing"`        // slots in use that come free each second
-	Arriving float64  `json:"arriving"`       // requests expected each second
-	Ahead    Forecast `json:"forecast"`       // of the time that a start takes
-	Lateness float64  `json:"lateness"`       // of queue-time; see Load
-	Advice   []Advice `json:"-"`              // of the services that were asked
+	Backlog  int      `json:"backlog"`       // like Waiting, of the whole queue
+	Start    float64  `json:"start_seconds"` // how long a start takes
+	Serve    float64  `json:"serve_seconds"` // how long who waits will hold a slot
+	Freeing  float64  `json:"freeing"`       // slots in use that come free each second
+	Arriving float64  `json:"arriving"`      // requests expected each second
+	Ahead    Forecast `json:"forecast"`      // of the time that a start takes
+	Lateness float64  `json:"lateness"`      // of queue-time; see Load
+	Advice   []Advice `json:"-"`             // of the services that were asked
 
 	// Idlers gives the ready resources without users that a wish may stop, and
 	// how many live resources hold each of their models. It is asked only when something may go.
