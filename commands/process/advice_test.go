@@ -99,6 +99,7 @@ func TestAdviceIsAskedForAndReported(t *testing.T) {
 	} {
 		d := &desk{settings: map[domain.RendererID]domain.Renderer{"demo": asks("demo", c.url)}}
 		m := process.NewAdvice(d, d, d, poster, slog.New(slog.DiscardHandler))
+		began := time.Now()
 		for range 2 { // the second time is too early
 			if err := m.RunOnce(t.Context()); err != nil {
 				t.Fatal(err)
@@ -108,6 +109,9 @@ func TestAdviceIsAskedForAndReported(t *testing.T) {
 		if len(d.said) != 1 || d.said[0].URL != c.url || d.said[0].Renderer != "demo" {
 			t.Errorf("%s: it says %+v", name, d.said)
 			continue
+		}
+		if took := time.Since(began); took > 2*time.Second { // the deadline is a tenth of that
+			t.Errorf("%s: it took %s", name, took)
 		}
 		got := d.said[0]
 		if c.problem == "" && (got.Problem != "" || got.Size != 3 || got.Reason != "a class begins") {

@@ -1,6 +1,7 @@
 package scaling
 
 import (
+	"flag"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,13 @@ import (
 
 	"github.com/rendering-resource-manager/rrm/domain"
 )
+
+// A failure is repeated by the seed that it prints; files of failures would be left behind in the tree.
+func init() {
+	if err := flag.Set("rapid.nofailfile", "true"); err != nil {
+		panic(err)
+	}
+}
 
 var now = time.Date(2026, 3, 2, 14, 0, 0, 0, time.UTC)
 
