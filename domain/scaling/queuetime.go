@@ -33,7 +33,7 @@ func newQueueTime(p domain.ScalingPolicy) queueTime {
 }
 
 func (queueTime) Name() string { return domain.ScalingQueueTime }
-func (queueTime) Version() int { return 1 }
+func (queueTime) Version() int { return 2 }
 
 // QueueTime is the goal that a policy of that kind has, or a chain with one; nil for others.
 func QueueTime(p Policy) *Goal {
