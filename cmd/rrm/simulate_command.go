@@ -143,17 +143,19 @@ func (p *program) simulate(ctx context.Context, s *simulation) error {
 	if s.log != "" {
 		o.Log = func(r simulate.Served) { log = append(log, r) }
 	}
+	before := simulate.Processor()
 	r, err := simulate.Run(o)
 	if err != nil {
 		return err
 	}
+	spent := simulate.Processor() - before
 	r.Scaling = s.named()
 	if s.log != "" {
 		if err := writeLog(s.log, log); err != nil {
 			return err
 		}
 	}
-	p.progress().say("simulate", "%s commands in %s, %.0f a second", strconv.Itoa(r.Commands), r.Elapsed.Round(time.Millisecond), float64(r.Commands)/r.Elapsed.Seconds())
+	_, _ = fmt.Fprintln(p.stderr, speed(r.Commands, r.Elapsed, spent))
 	if s.output == "json" {
 		raw, err := json.Marshal(r)
 		if err != nil {
@@ -163,6 +165,16 @@ func (p *program) simulate(ctx context.Context, s *simulation) error {
 	}
 	p.table("", []string{"what", "value"}, resultRows(&r))
 	return nil
+}
+
+// speed says how fast so many commands were decided, to whoever watches: it is
+// no part of the output, which is the same each time.
+func speed(commands int, took, spent time.Duration) string {
+	text := fmt.Sprintf("%d commands decided in %s", commands, took.Round(time.Millisecond))
+	if spent > 0 { // it is not known everywhere
+		text += fmt.Sprintf(", %.0f a second of processor time (%s)", float64(commands)/spent.Seconds(), spent.Round(time.Millisecond))
+	}
+	return text
 }
 
 // named is the policy of scaling, where there is one at work.
@@ -205,15 +217,16 @@ func (p *program) compare(ctx context.Context, s *simulation, o simulate.Options
 		seeds[i] = s.seed + uint64(i)
 	}
 	progress := p.progress()
-	done := 0
+	done, commands, began, before := 0, 0, time.Now(), simulate.Processor()
 	results, err := simulate.RunAll(ctx, cases, seeds, func(name string, r simulate.Result) {
-		done++
+		done, commands = done+1, commands+r.Commands
 		progress.say("simulate", "%d of %d: %s, mean time to first frame %.1f s", done, len(cases)*len(seeds), name, r.TTFFMean)
 	})
 	progress.done()
 	if err != nil {
 		return err
 	}
+	_, _ = fmt.Fprintln(p.stderr, speed(commands, time.Since(began), simulate.Processor()-before))
 	compared := simulate.Compare(cases, results)
 	if s.output == "json" {
 		raw, err := json.Marshal(compared)

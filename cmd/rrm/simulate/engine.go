@@ -1,7 +1,6 @@
 package simulate
 
 import (
-	"container/heap"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -47,47 +46,6 @@ const pools = domain.RendererID("pool")
 
 // epoch is when traces start: a Monday, at midnight.
 var epoch = time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
-
-// The kinds of happening, in the order in which they come at one instant.
-const (
-	happensEnd = iota
-	happensReady
-	happensTick
-)
-
-type happening struct {
-	at       time.Duration
-	kind     int
-	number   int // of the resource
-	seq      int // the order in which they were planned
-	resource domain.ResourceID
-	request  int             // that ends; -1: a load ends
-	model    domain.ModelKey // that is loaded
-}
-
-type agenda []happening
-
-func (a agenda) Len() int { return len(a) }
-func (a agenda) Less(i, j int) bool {
-	x, y := &a[i], &a[j]
-	switch {
-	case x.at != y.at:
-		return x.at < y.at
-	case x.kind != y.kind:
-		return x.kind < y.kind
-	case x.number != y.number:
-		return x.number < y.number
-	}
-	return x.seq < y.seq
-}
-func (a agenda) Swap(i, j int) { a[i], a[j] = a[j], a[i] }
-func (a *agenda) Push(x any)   { *a = append(*a, x.(happening)) }
-func (a *agenda) Pop() any {
-	old := *a
-	x := old[len(old)-1]
-	*a = old[:len(old)-1]
-	return x
-}
 
 // machine is a resource as the simulation knows it.
 type machine struct {
@@ -207,7 +165,7 @@ func (r *run) step() error {
 	}
 	switch {
 	case planned < arrival && planned <= wake || planned == arrival && planned <= wake && kind != happensTick:
-		h := heap.Pop(&r.agenda).(happening)
+		h := r.agenda.next()
 		r.now = h.at
 		return r.happen(h)
 	case arrival <= wake && arrival < never:
@@ -300,7 +258,7 @@ func (r *run) give(c pool.Command) error {
 func (r *run) plan(h happening) {
 	r.seq++
 	h.seq = r.seq
-	heap.Push(&r.agenda, h)
+	r.agenda.add(h)
 }
 
 // follow does what an event asks of the world outside.
