@@ -155,14 +155,14 @@ func TestScalingChecksByHand(t *testing.T) {
 		wait, cost, found float64
 		holds             bool
 	}{
-		{7, 150, 1, true},    // as much as on the line between the two
-		{7, 165, 1.1, false}, // more
-		{2, 190, 0.95, true}, // waits less than any, and costs less than the one that waits least
-		{2, 220, 1.1, false}, // waits less, and costs more: nobody knows
+		{7, 150, 1, true},            // as much as on the line between the two
+		{7, 165, 1.1, false},         // more
+		{4, 190, 0.95, true},         // as long as a buffer, for less
+		{2, 190, math.Inf(1), false}, // waits less than any buffer: nobody knows what that costs with one
 	} {
-		f := scalingFindings{cases: append(buffers, with(policy(scalingForecast, nil), c.wait, c.cost))}
+		f := scalingFindings{cases: append(buffers, with(policy(domain.ScalingForecast, nil), c.wait, c.cost))}
 		got := f.checks()
-		if len(got) != 1 || math.Abs(got[0].Found-c.found) > 1e-9 || got[0].Holds != c.holds {
+		if len(got) != 1 || got[0].Found != c.found && math.Abs(got[0].Found-c.found) > 1e-9 || got[0].Holds != c.holds {
 			t.Errorf("waiting %g s for %g: %+v; by hand it is %g, %t", c.wait, c.cost, got, c.found, c.holds)
 		}
 	}

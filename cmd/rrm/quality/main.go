@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"time"
 )
 
@@ -19,7 +20,9 @@ func main() {
 	flag.BoolVar(&o.Quick, "quick", false, "few settings, one seed, parts of the traces: to see whether it works, not to show anything")
 	flag.StringVar(&o.Out, "out", "docs", "directory that quality.md and quality/*.svg are written to")
 	flag.StringVar(&o.Traces, "traces", "../shared/data/traces", "directory of the real traces; what is not there is left out")
+	flag.BoolVar(&o.Scaling, "scaling", false, "only what is to be shown of policies of scaling; no page is written")
 	flag.Parse()
+	debug.SetGCPercent(800) // it makes much garbage and keeps little, as rrm simulate
 	err := quality(ctx, o, os.Stdout, os.Stderr)
 	stop()
 	if err != nil {
@@ -32,6 +35,8 @@ type options struct {
 	Quick  bool
 	Out    string
 	Traces string
+
+	Scaling bool // nothing but policies of scaling
 }
 
 func (o options) seeds() []uint64 {
@@ -65,14 +70,36 @@ func quality(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	for _, s := range f.skipped {
 		fmt.Fprintln(stdout, "skipped:", s)
 	}
+	if o.Scaling {
+		return nil
+	}
 	return write(o.Out, f)
 }
 
 func find(ctx context.Context, o options, stderr io.Writer) (*findings, error) {
 	f := &findings{quick: o.Quick, seeds: o.seeds()}
+	if !o.Scaling {
+		if err := f.findPlacement(ctx, o, stderr); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if f.scaling, err = findScaling(ctx, o, progress(stderr)); err != nil {
+		return nil, err
+	}
+	if f.scaling == nil {
+		f.skipped = append(f.skipped, "scaling: "+arrivalsTrace+" is not there")
+	} else {
+		f.checks = append(f.checks, f.scaling.checks()...)
+	}
+	return f, nil
+}
+
+// findPlacement runs policies of placement.
+func (f *findings) findPlacement(ctx context.Context, o options, stderr io.Writer) error {
 	settings, err := realSettings(o.Traces, o.Quick)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if settings == nil {
 		f.skipped = append(f.skipped, "the real demand: "+realTrace+" is not there")
@@ -91,22 +118,12 @@ func find(ctx context.Context, o options, stderr io.Writer) (*findings, error) {
 		}
 	}
 	if err := runAll(ctx, jobs, f.seeds, progress(stderr)); err != nil {
-		return nil, err
+		return err
 	}
 	f.outcomes, f.parts = gather(settings, jobs), gather(some, jobs)
 	f.checks = allChecks(f.outcomes)
-	if f.tail, err = findTail(settings); err != nil {
-		return nil, err
-	}
-	if f.scaling, err = findScaling(ctx, o, progress(stderr)); err != nil {
-		return nil, err
-	}
-	if f.scaling == nil {
-		f.skipped = append(f.skipped, "scaling: "+arrivalsTrace+" is not there")
-	} else {
-		f.checks = append(f.checks, f.scaling.checks()...)
-	}
-	return f, nil
+	f.tail, err = findTail(settings)
+	return err
 }
 
 // progress tells how far it is, with the time since it began. It may be called by many at once.

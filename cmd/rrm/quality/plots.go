@@ -55,7 +55,7 @@ func newPlot(title, x, y string) *plot.Plot {
 	p.Title.Padding = 8
 	// Left of the legend's text is its picture; to the right of it the text has
 	// room, as fonts differ in width.
-	p.Legend.Top, p.Legend.Left, p.Legend.XOffs, p.Legend.YOffs, p.Legend.Padding = true, true, 6.7*vg.Inch, -4, 4
+	p.Legend.Top, p.Legend.Left, p.Legend.XOffs, p.Legend.YOffs, p.Legend.Padding = true, true, 6.4*vg.Inch, -4, 4
 	grid := plotter.NewGrid()
 	grid.Horizontal.Color, grid.Vertical.Color = color.Gray{225}, color.Gray{240}
 	p.Add(grid)
@@ -122,9 +122,12 @@ func ticksAt(names []string) plot.ConstantTicks {
 func plotSettings(title string, all []outcome, f figure) (*plot.Plot, error) {
 	p := newPlot(title, "", "seconds, "+f.name)
 	names := make([]string, len(all))
-	least := 1.0 // second: what is less is drawn there, as a logarithmic scale has no zero
+	const least = 1.0 // second: a logarithmic scale has no zero
 	for i := range all {
 		names[i] = all[i].Name
+		if f.of(all[i].by[domain.PlaceAllWarm]) < least {
+			p.Y.Label.Text = "seconds, " + f.name + " (less than one is drawn as one)"
+		}
 	}
 	var lines []series
 	for _, v := range variants() {
@@ -140,7 +143,7 @@ func plotSettings(title string, all []outcome, f figure) (*plot.Plot, error) {
 	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, logTicks{}
 	p.X.Tick.Marker = ticksAt(names)
 	p.X.Tick.Label.Rotation, p.X.Tick.Label.XAlign, p.X.Tick.Label.YAlign = -0.45, 0, -1
-	p.X.Max = float64(len(all)-1) * 1.3 // room for the legend
+	p.X.Max = float64(len(all)-1) * 1.38 // room for the legend
 	return p, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -40,9 +41,10 @@ const (
 	scalingTick  = time.Second
 )
 
-// scalingIdles are how long a resource is unused before it may go. A buffer
-// needs none to wait no longer; what it costs depends on it, so both are tried.
-var scalingIdles = []time.Duration{time.Second, time.Minute}
+// scalingIdles are how long a resource is unused before it may go: at once, as
+// with Agones, a minute, and as the settings have it by default. What a buffer costs
+// and how long one waits with it depend on it, so that all are tried.
+var scalingIdles = []time.Duration{0, time.Minute, 5 * time.Minute}
 
 // scalingFindings is what policies of scaling came to, by how long a resource takes to start.
 type scalingFindings struct {
@@ -60,17 +62,11 @@ type scalingCase struct {
 	result simulate.Result
 }
 
-// Policies that forecast. They are run as soon as there are any.
-const (
-	scalingForecast  = "forecast"
-	scalingQueueTime = "queue-time"
-)
-
 // scalingGoals are those that queue-time is given: shorter than a start takes, and longer.
 var scalingGoals = []time.Duration{5 * time.Second, 10 * time.Second, 30 * time.Second, time.Minute}
 
 // scalingSizes are the buffers that are tried: enough of them that what lies between can be told.
-var scalingSizes = []string{"1", "2", "4", "8", "16", "24", "32", "48", "64", "96", "128"}
+var scalingSizes = []string{"1", "2", "4", "8", "12", "16", "24", "32", "36", "40", "48", "64", "96", "128"}
 
 // scalingTexts are the policies with their parameters, as command lines have
 // them; those that need a calendar or another service have nothing to go by here.
@@ -82,9 +78,9 @@ func scalingTexts() []string {
 			for _, size := range scalingSizes {
 				all = append(all, policy+":size="+size)
 			}
-		case domain.ScalingDemand, scalingForecast:
+		case domain.ScalingDemand, domain.ScalingForecast:
 			all = append(all, policy)
-		case scalingQueueTime:
+		case domain.ScalingQueueTime:
 			for _, goal := range scalingGoals {
 				all = append(all, policy+":goal="+goal.String())
 			}
@@ -214,11 +210,11 @@ func (f *scalingFindings) checks() []check {
 		c := &f.cases[i]
 		what := fmt.Sprintf("`%s`, starts of %s, idle for %s", c.text, c.start, c.idle)
 		switch c.policy.Policy {
-		case scalingForecast:
+		case domain.ScalingForecast:
 			one := f.beside(c)
 			one.Asked = what + ": resource-seconds, by what `buffer` needs for the same 95th percentile of waiting"
 			list = append(list, one)
-		case scalingQueueTime:
+		case domain.ScalingQueueTime:
 			goal := c.policy.Duration("goal").Seconds()
 			list = append(list, check{
 				Asked: what + ": 95th percentile of waiting, by the goal", Group: groupArrivals, Limit: "at most 1",
@@ -230,21 +226,18 @@ func (f *scalingFindings) checks() []check {
 }
 
 // beside sets a case beside buffers. Where it waits less than any buffer that
-// was tried, it must not cost more than the one that waits least.
+// was tried nothing is known, so that it is not shown.
 func (f *scalingFindings) beside(c *scalingCase) check {
-	buffers := f.points(c.start, domain.ScalingBuffer)
 	wait := c.result.WaitP95
-	details := fmt.Sprintf("waiting %.1f s", wait)
-	cost, ok := costAt(buffers, wait)
+	one := check{Group: groupArrivals, Limit: "at most 1", Found: math.Inf(1)}
+	cost, ok := costAt(f.points(c.start, domain.ScalingBuffer), wait)
 	if !ok {
-		least := buffers[0]
-		cost = least.cost
-		details += fmt.Sprintf(", less than any buffer that was tried; beside the one that waits least, %.1f s", least.wait)
+		one.Details = fmt.Sprintf("waiting %.1f s, less than any buffer that was tried: larger ones have to be", wait)
+		return one
 	}
-	return check{
-		Group: groupArrivals, Limit: "at most 1", Found: c.result.ResourceSeconds / cost, Holds: c.result.ResourceSeconds <= cost,
-		Details: fmt.Sprintf("%.1f resource-hours beside %.1f, %s", c.result.ResourceSeconds/3600, cost/3600, details),
-	}
+	one.Found, one.Holds = c.result.ResourceSeconds/cost, c.result.ResourceSeconds <= cost
+	one.Details = fmt.Sprintf("%.1f resource-hours beside %.1f, waiting %.1f s", c.result.ResourceSeconds/3600, cost/3600, wait)
+	return one
 }
 
 // points are what the cases of one policy came to, the least waiting first.
