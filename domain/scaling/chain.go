@@ -55,9 +55,9 @@ func (w Wish) within(in *Inputs, low, high *int, reason func() string) Wish {
 	if high == nil {
 		return w
 	}
-	w.Least = min(w.Least, *high)
+	w.Least, w.Most, w.High = min(w.Least, *high), min(w.Most, *high), high
 	if in.Live > *high {
-		w.Most, w.Free, w.Idle, w.Patterns, w.Spare = min(w.Most, *high), 0, 0, false, reason
+		w.Spare = reason
 	}
 	return w
 }

@@ -61,20 +61,20 @@ func (g Goal) Late(waited time.Duration) (late bool, miss float64) {
 func (q queueTime) Wish(in *Inputs) Wish {
 	load, slots := q.slots(in, in.Ahead.Slots)
 	_, held := q.slots(in, in.Ahead.Held)
-	w := in.spareWish()
+	queue := q.queueSlots(in)
+	late := max(0, queue-in.ComingSlots)
+	w := in.spareWish(queue)
 	w.Least = max(w.Least, in.resources(slots))
-	late := q.late(in)
-	w.Least = max(w.Least, in.Live+in.resources(late))
 	w.Most = in.resources(max(slots, held))
 	w.Patterns = true
 	w.Reason = func() string {
-		if in.Live+in.resources(late) >= w.Least && late > 0 {
+		if late > 0 && in.Live+in.resources(late) >= in.resources(slots) {
 			return fmt.Sprintf("%d wait, and without %d more slots not all would begin within %.0f s", in.Backlog, late, q.goal)
 		}
 		if in.resources(slots) >= w.Least {
 			return fmt.Sprintf("for a load of %.1f slots it takes %d that %.4g %% wait for %.0f s at most", load, slots, 100*q.share, q.goal)
 		}
-		return in.spareReason()
+		return in.spareReason(queue)
 	}
 	w.Spare = func() string { return fmt.Sprintf("%d slots keep the wait under %.0f s", slots, q.goal) }
 	return w
@@ -90,18 +90,18 @@ func (q queueTime) slots(in *Inputs, expected float64) (load float64, n int) {
 	return load, erlang(load, in.Serve, q.goal, 1-q.share, in.Max*in.Slots)
 }
 
-// late is how many more slots it takes that the last of those who wait now
+// queueSlots is how many slots have to come so that the last of those who wait now
 // begins within the goal, as those before it are served before it; where a
 // start comes too late for that, how many it takes to be no later than a start.
-func (q queueTime) late(in *Inputs) int {
+func (q queueTime) queueSlots(in *Inputs) int {
 	if in.Backlog == 0 {
 		return 0
 	}
 	if q.goal <= in.Start {
-		return in.beyondStart()
+		return in.queueSlots()
 	}
 	each := 1 + (q.goal-in.Start)/in.Serve // begin on one new slot in time
-	rest := float64(in.Backlog) - in.Freeing*q.goal - float64(in.ComingSlots)*each
+	rest := float64(in.Backlog) - in.Freeing*q.goal
 	return int(math.Ceil(max(0, rest)/each - 1e-9))
 }
 

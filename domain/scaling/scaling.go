@@ -96,6 +96,7 @@ type Wish struct {
 	Patterns bool
 
 	// A policy without an answer passes, and may still bound what the next of a chain wishes for.
+	// Beyond the bound of one that passed idle resources go at once, but for the last holders of what somebody wants.
 	Pass      bool
 	Low, High *int
 	By        string // who decided, where that is not the policy itself
@@ -179,19 +180,24 @@ func grow(in *Inputs, w Wish) Plan {
 func shrink(in *Inputs, w Wish) Plan {
 	over := in.Live - in.Max // the limit was lowered: idle ones go at once
 	spare, spareSlots := in.Live-max(in.Min, w.Most), in.FreeSlots-w.Free
+	beyond, asked := 0, w
+	if w.High != nil && in.Live > max(in.Min, *w.High) {
+		beyond, asked.Idle = in.Live-max(in.Min, *w.High), 0
+	}
 	if c := in.Change; c.DownPerMinute > 0 {
-		spare = min(spare, c.DownPerMinute-c.Stopped)
+		spare, beyond = min(spare, c.DownPerMinute-c.Stopped), min(beyond, c.DownPerMinute-c.Stopped)
 	}
 	if in.Waiting > 0 || in.Idlers == nil || spare <= 0 && over <= 0 {
 		return Plan{}
 	}
-	idle, holders := in.Idlers(w)
+	idle, holders := in.Idlers(asked)
 	slices.SortFunc(idle, func(a, b Idle) int { return byWorth(a, b, holders) })
 	var p Plan
 	for _, r := range idle {
 		must := len(p.Stop) < over
 		due := in.Now.Sub(r.Since) >= w.Idle && spare > 0 && (r.Slots == 0 || spareSlots >= r.Slots) && !r.last(w, holders)
-		if !must && !due {
+		bound := len(p.Stop) < beyond && !r.wanted(holders)
+		if !must && !due && !bound {
 			continue
 		}
 		p.Stop = append(p.Stop, r.Resource)
@@ -211,6 +217,9 @@ func shrink(in *Inputs, w Wish) Plan {
 	}
 	return p
 }
+
+// wanted says whether the resource is the last that holds a model which somebody wants.
+func (r Idle) wanted(holders map[domain.ModelKey]int) bool { return r.last(Wish{}, holders) }
 
 // last says whether the resource is the last that holds a model which has to stay.
 func (r Idle) last(w Wish, holders map[domain.ModelKey]int) bool {
