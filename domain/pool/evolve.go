@@ -47,60 +47,10 @@ func rendererOf(st domain.Stream) domain.RendererID {
 	return domain.RendererID(st[min(len(st), len("pool/")):])
 }
 
-func (s *State) changePool(id domain.RendererID, f func(*Pool)) {
-	ps := s.find(id)
-	if ps == nil || ps.pool == nil {
-		return
-	}
-	// Every event changes its pool: one copy for all of them is enough.
-	if _, fresh := s.fresh[ps.pool]; fresh {
-		s.undo = append(s.undo, undo{keyOf(ps.pool), ps.pool})
-		f(ps.pool)
-		return
-	}
-	next := *ps.pool
-	f(&next)
-	s.put(&next)
-	s.fresh[&next] = struct{}{}
-}
-
-func (s *State) changeResource(id domain.ResourceID, f func(*Resource)) {
-	if r := s.resources[id]; r != nil {
-		next := r.clone()
-		f(next)
-		s.put(next)
-	}
-}
-
-func (s *State) changeSession(id domain.SessionID, f func(*Session)) {
-	if e := s.sessions[id]; e != nil {
-		next := *e
-		f(&next)
-		s.put(&next)
-	}
-}
-
-func (s *State) changeJob(id domain.JobID, f func(*Job)) {
-	if e := s.jobs[id]; e != nil {
-		next := *e
-		f(&next)
-		s.put(&next)
-	}
-}
-
-func (s *State) changeModel(r domain.RendererID, m domain.ModelKey, seq int64, f func(*Model)) {
-	next := Model{Renderer: r, Model: m, Seq: seq}
-	if e := s.Model(r, m); e != nil {
-		next = *e
-	}
-	f(&next)
-	s.put(&next)
-}
-
 func (s *State) evolveConfigured(r Recorded, e RendererConfigured) {
 	next := Pool{Seq: r.Position}
 	if ps := s.find(e.Renderer.ID); ps != nil && ps.pool != nil {
-		next = *ps.pool
+		next = ps.pool.copy()
 	}
 	old := next.Settings
 	next.Settings, next.Removed, next.Version = e.Renderer, false, r.Version

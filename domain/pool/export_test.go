@@ -25,7 +25,11 @@ func AllResources(s *State) []*Resource { return sorted(s.resources, bySeq[*Reso
 
 // AllModels are the models of all pools, by key.
 func AllModels(s *State) []*Model {
-	return sorted(s.models, func(a, b *Model) int { return cmp.Compare(modelID(a.Renderer, a.Model), modelID(b.Renderer, b.Model)) })
+	var all []*Model
+	for _, id := range slices.Sorted(maps.Keys(s.pools)) {
+		all = append(all, sorted(s.pools[id].models, func(a, b *Model) int { return cmp.Compare(a.Model, b.Model) })...)
+	}
+	return all
 }
 
 // AllPools are the pools, removed ones too, by ID.
@@ -62,11 +66,13 @@ func Entities(s *State) map[Key]any {
 	for _, e := range s.jobs {
 		add(e)
 	}
-	for _, e := range s.models {
+	for _, e := range AllModels(s) {
 		add(e)
 	}
-	for _, e := range s.owners {
-		add(e)
+	for _, p := range s.pools {
+		for _, e := range p.owners {
+			add(e)
+		}
 	}
 	return all
 }

@@ -47,6 +47,7 @@ type Result struct {
 
 // Job is one piece of asynchronous work: an image, a set of frames, a video.
 type Job struct {
+	origin
 	ID             domain.JobID      `json:"id"`
 	Seq            int64             `json:"seq"`
 	Renderer       domain.RendererID `json:"renderer"`

@@ -11,6 +11,7 @@ import (
 
 // Model is what has been learned about a model in one pool.
 type Model struct {
+	origin
 	Renderer     domain.RendererID `json:"renderer"`
 	Model        domain.ModelKey   `json:"model"`
 	Seq          int64             `json:"seq"`
@@ -128,14 +129,8 @@ func learnMean(mean float64, n int, seen float64) float64 {
 	return mean + (seen-mean)/float64(min(n, 19)+1)
 }
 
-// modelRef is the key of a model in memory.
-type modelRef struct {
-	renderer domain.RendererID
-	model    domain.ModelKey
-}
-
-// refOf is the inverse of modelID.
-func refOf(id string) modelRef {
+// modelOf is the inverse of modelID.
+func modelOf(id string) (domain.RendererID, domain.ModelKey) {
 	r, m, _ := strings.Cut(id, "/")
-	return modelRef{domain.RendererID(r), domain.ModelKey(m)}
+	return domain.RendererID(r), domain.ModelKey(m)
 }

@@ -35,38 +35,48 @@ func without[E any](list []E, e E, order func(a, b E) int) []E {
 	return slices.Delete(list, i, i+1)
 }
 
-// place takes an entity into the maps and orders, in place of what had its key.
-func (s *State) place(entity any) {
-	switch e := entity.(type) {
+// place takes an entity into the maps and orders, in place of what has its key; nil: there is none.
+func (s *State) place(e, before entity) {
+	switch e := e.(type) {
 	case *Service:
 		s.service = e
 	case *Pool:
 		s.takePool(e)
 	case *Model:
-		s.models[modelRef{e.Renderer, e.Model}] = e
+		s.of(e.Renderer).models[e.Model] = e
 	case *Owner:
-		s.owners[ownerID(e.Renderer, e.Owner)] = e
+		s.of(e.Renderer).owners[e.Owner] = e
 	case *Resource:
-		before := s.resources[e.ID]
-		if before != nil {
-			s.count(before, -1)
-		}
-		s.count(e, 1)
-		s.resources[e.ID] = e
-		p := s.of(e.Renderer)
-		p.countCopies(before, -1)
-		p.countCopies(e, 1)
-		p.fleet.Change(before.option(), e.option())
-		if e.Ended {
-			p.resources = without(p.resources, e, bySeq)
-			s.end(keyOf(e), before != nil && before.Ended)
-		} else {
-			p.resources = insert(p.resources, e, bySeq)
-		}
+		before, _ := before.(*Resource)
+		s.placeResource(e, before)
 	case *Session:
-		s.placeSession(e)
+		before, _ := before.(*Session)
+		was := s.liftSession(before)
+		s.sessions[e.ID] = e
+		s.settleSession(e, was)
 	case *Job:
-		s.placeJob(e)
+		before, _ := before.(*Job)
+		was := s.liftJob(before)
+		s.jobs[e.ID] = e
+		s.settleJob(e, was)
+	}
+}
+
+func (s *State) placeResource(e, before *Resource) {
+	if before != nil {
+		s.count(before, -1)
+	}
+	s.count(e, 1)
+	s.resources[e.ID] = e
+	p := s.of(e.Renderer)
+	p.countCopies(before, -1)
+	p.countCopies(e, 1)
+	p.fleet.Change(before.option(), e.option())
+	if e.Ended {
+		p.resources = without(p.resources, e, bySeq)
+		s.end(keyOf(e), before != nil && before.Ended)
+	} else {
+		p.resources = insert(p.resources, e, bySeq)
 	}
 }
 
@@ -92,13 +102,26 @@ func (s *State) end(k Key, already bool) {
 	}
 }
 
-func (s *State) placeSession(e *Session) {
-	before := s.sessions[e.ID]
-	if before != nil {
-		s.count(before, -1)
+// lifted is what of a session or job was counted before it changed.
+type lifted struct {
+	use   use
+	ended bool
+}
+
+// liftSession takes a session out of what depends on its values; nil: there was none.
+// By their age, which never changes, sessions stay where they are.
+func (s *State) liftSession(e *Session) lifted {
+	if e == nil {
+		return lifted{}
 	}
+	s.count(e, -1)
+	s.of(e.Renderer).requeue(rankSession, e.request(), rankSession, nil)
+	return lifted{e.use(), e.Ended}
+}
+
+// settleSession puts a session to where it belongs, as it is now.
+func (s *State) settleSession(e *Session, was lifted) {
 	s.count(e, 1)
-	s.sessions[e.ID] = e
 	p := s.of(e.Renderer)
 	if e.Waiting() {
 		p.waiting = insert(p.waiting, e, bySeq)
@@ -110,45 +133,50 @@ func (s *State) placeSession(e *Session) {
 	} else {
 		p.holding = without(p.holding, e, bySeq)
 	}
-	p.requeue(rankSession, before.request(), rankSession, e.request())
-	p.countUse(e.Owner, before.use(), e.use())
+	p.requeue(0, nil, rankSession, e.request())
+	p.countUse(e.Owner, was.use, e.use())
 	if e.Ended {
-		s.end(keyOf(e), before != nil && before.Ended)
+		s.end(keyOf(e), was.ended)
 	}
 }
 
-func (s *State) placeJob(e *Job) {
-	before := s.jobs[e.ID]
-	if before != nil {
-		s.count(before, -1)
+// liftJob takes a job out of the orders and counts that depend on its values; nil: there was none.
+func (s *State) liftJob(j *Job) lifted {
+	if j == nil {
+		return lifted{}
 	}
-	s.count(e, 1)
-	s.jobs[e.ID] = e
-	p := s.of(e.Renderer)
-	if before != nil && before.State == JobStateQueued {
-		p.quit(before)
+	s.count(j, -1)
+	p := s.of(j.Renderer)
+	if j.State == JobStateQueued {
+		p.quit(j)
 	}
-	if e.timed() {
-		p.timed = insert(p.timed, e, byDeadline)
-	} else if before.timed() {
-		p.timed = without(p.timed, e, byDeadline)
+	if j.timed() {
+		p.timed = without(p.timed, j, byDeadline)
 	}
-	p.countUse(e.Owner, before.use(), e.use())
-	if e.State == JobStateQueued {
-		p.join(e)
+	s.unlink(j)
+	return lifted{j.use(), j.Ended}
+}
+
+// settleJob puts a job to where it belongs, as it is now.
+func (s *State) settleJob(j *Job, was lifted) {
+	s.count(j, 1)
+	p := s.of(j.Renderer)
+	if j.timed() {
+		p.timed = insert(p.timed, j, byDeadline)
 	}
-	p.level(e.Owner)
-	if before != nil {
-		s.unlink(before)
+	p.countUse(j.Owner, was.use, j.use())
+	if j.State == JobStateQueued {
+		p.join(j)
 	}
-	if e.State == JobStateWaiting {
-		p.blocked = insert(p.blocked, e, bySeq)
-		for _, after := range e.Pending {
-			s.dependents[after] = insert(s.dependents[after], e, bySeq)
+	p.level(j.Owner)
+	if j.State == JobStateWaiting {
+		p.blocked = insert(p.blocked, j, bySeq)
+		for _, after := range j.Pending {
+			s.dependents[after] = insert(s.dependents[after], j, bySeq)
 		}
 	}
-	if e.Ended {
-		s.end(keyOf(e), before != nil && before.Ended)
+	if j.Ended {
+		s.end(keyOf(j), was.ended)
 	}
 }
 
@@ -175,9 +203,9 @@ func (s *State) remove(k Key) {
 	case *Pool:
 		s.find(e.Settings.ID).pool = nil
 	case *Model:
-		delete(s.models, modelRef{e.Renderer, e.Model})
+		delete(s.of(e.Renderer).models, e.Model)
 	case *Owner:
-		delete(s.owners, k.ID)
+		delete(s.of(e.Renderer).owners, e.Owner)
 	case *Resource:
 		p := s.of(e.Renderer)
 		p.countCopies(e, -1)

@@ -1,11 +1,14 @@
 package pool
 
 import (
+	"strings"
+
 	"github.com/rendering-resource-manager/rrm/domain"
 )
 
 // Owner is what has been learned about an owner's work in one pool.
 type Owner struct {
+	origin
 	Renderer    domain.RendererID `json:"renderer"`
 	Owner       domain.Owner      `json:"owner"`
 	Seq         int64             `json:"seq"`
@@ -17,6 +20,12 @@ type Owner struct {
 
 func ownerID(r domain.RendererID, o domain.Owner) string { return string(r) + "/" + string(o) }
 
+// ownerOf is the inverse of ownerID.
+func ownerOf(id string) (domain.RendererID, domain.Owner) {
+	r, o, _ := strings.Cut(id, "/")
+	return domain.RendererID(r), domain.Owner(o)
+}
+
 // ownerWeight is the weight of an owner's last job or session: one's next
 // resembles the last (of image requests on real demand the logarithms of
 // successive durations correlate by 0.68).
@@ -27,18 +36,6 @@ const (
 	ownerCounts = 3  // of an owner's observations against one of its model's mean
 	modelCounts = 10 // observations that the mean of all models counts for against the model's own
 )
-
-func (s *State) changeOwner(r domain.RendererID, o domain.Owner, seq int64, f func(*Owner)) {
-	if o == "" {
-		return // nobody in particular has no habits
-	}
-	next := Owner{Renderer: r, Owner: o, Seq: seq}
-	if e := s.owners[ownerID(r, o)]; e != nil {
-		next = *e
-	}
-	f(&next)
-	s.put(&next)
-}
 
 func learnOwn(mean float64, n int, seen float64) float64 {
 	if n == 0 {
@@ -78,7 +75,7 @@ func (s *State) asks(r Recorded, m domain.ModelKey, o domain.Owner, job bool) (n
 	if p == nil || p.pool == nil {
 		return 0, 0
 	}
-	owner := s.owners[ownerID(renderer, o)]
+	owner := s.owner(renderer, o)
 	if job {
 		seconds = s.expectJobOf(p.pool, s.Model(renderer, m), owner)
 	} else {

@@ -10,6 +10,7 @@ import (
 // Pool is all that is known of one renderer beyond its resources, sessions,
 // jobs and models: its settings, what was learned, and how scaling stands.
 type Pool struct {
+	origin
 	Settings     domain.Renderer `json:"settings"`
 	Seq          int64           `json:"seq"`
 	Version      int64           `json:"version"`       // length of the pool's stream
@@ -83,7 +84,23 @@ func (p *Pool) demand() scaling.Load {
 	return *p.Load
 }
 
-func (p *Pool) learn(l scaling.Load) { p.Load = &l }
+// learn puts what is learned in place of what was known, which belongs to this copy of the pool alone.
+func (p *Pool) learn(l scaling.Load) {
+	if p.Load == nil {
+		p.Load = new(scaling.Load)
+	}
+	*p.Load = l
+}
+
+// copy copies the pool deep enough to be changed.
+func (p *Pool) copy() Pool {
+	c := *p
+	if p.Load != nil {
+		load := *p.Load
+		c.Load = &load
+	}
+	return c
+}
 
 // spans are the lengths that learning of the demand depends on.
 func (p *Pool) spans() scaling.Spans {
@@ -138,6 +155,7 @@ func (l *Scaling) next(r Recorded, e PoolScaled) *Scaling {
 
 // Service is what concerns all pools.
 type Service struct {
+	origin
 	Version int64  `json:"version"`
 	Open    bool   `json:"open"` // whether new sessions are admitted
 	Reason  string `json:"reason,omitempty"`

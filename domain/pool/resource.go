@@ -37,6 +37,7 @@ const (
 
 // Resource is one running, starting or stopping renderer process.
 type Resource struct {
+	origin
 	ID            domain.ResourceID `json:"id"`
 	Seq           int64             `json:"seq"` // position of its first event
 	Renderer      domain.RendererID `json:"renderer"`

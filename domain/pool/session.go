@@ -32,6 +32,7 @@ const (
 
 // Session is a client's interactive use of a resource.
 type Session struct {
+	origin
 	ID           domain.SessionID  `json:"id"`
 	Seq          int64             `json:"seq"`
 	Renderer     domain.RendererID `json:"renderer"`

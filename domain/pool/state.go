@@ -8,32 +8,28 @@ import (
 	"github.com/rendering-resource-manager/rrm/domain/placement"
 )
 
-// State is the live state of all pools. Entities in it are never changed in
-// place once they were committed: every change puts a new value, so that a batch of commands whose
-// append did not succeed can be taken back, and so that the rows that changed
-// are known. It is not safe for concurrent use; one lane owns it.
+// State is the live state of all pools. The first change of an entity after a
+// Mark puts a new value, so that a batch of commands whose append did not succeed
+// can be taken back; the next ones, until the next Mark, change that value in
+// place, see change.go. It is not safe for concurrent use; one lane owns it.
 type State struct {
-	service   *Service
-	pools     map[domain.RendererID]*poolState
-	last      *poolState // that find found last, and its ID
-	lastID    domain.RendererID
-	resources map[domain.ResourceID]*Resource
-	sessions  map[domain.SessionID]*Session
-	jobs      map[domain.JobID]*Job
-	models    map[modelRef]*Model
-	owners    map[string]*Owner
-
+	service    *Service
+	pools      map[domain.RendererID]*poolState
+	last       *poolState // that find found last, and its ID
+	lastID     domain.RendererID
+	resources  map[domain.ResourceID]*Resource
+	sessions   map[domain.SessionID]*Session
+	jobs       map[domain.JobID]*Job
 	dependents map[domain.JobID][]*Job                 // jobs that wait for the key, by Seq
 	nextUse    func(domain.ModelKey) (time.Time, bool) // the future, which only a simulation can tell
 	undo       []undo
-	seen       int                // of undo, by ChangedBy
-	fresh      map[*Pool]struct{} // pools made since the last Commit, that nobody else has seen: changed in place
-	changed    map[Key]struct{}
-	order      []Key // of changed, in order of first change
-	ended      []Key // resources, sessions and jobs that ended, oldest first, to be forgotten
-	kept       int   // length of ended at the last Commit, for Rollback
-	marked     int   // length of undo at the last Mark
-	keptMarked int   // length of ended at the last Mark
+	seen       int      // of undo, by ChangedBy
+	batch      *batch   // since the last Mark
+	fresh      []entity // made in it, in order
+	ended      []Key    // resources, sessions and jobs that ended, oldest first, to be forgotten
+	kept       int      // length of ended at the last Commit, for Rollback
+	marked     int      // length of undo at the last Mark
+	keptMarked int      // length of ended at the last Mark
 }
 
 // Key names one entity of the state, as the live views do.
@@ -56,6 +52,8 @@ const serviceID = "service"
 // poolState is a pool with the orders in which its parts are looked at.
 type poolState struct {
 	pool      *Pool
+	models    map[domain.ModelKey]*Model
+	owners    map[domain.Owner]*Owner
 	resources []*Resource // not ended, by Seq
 	waiting   []*Session  // queued or starting, by Seq: one that was moved keeps its place
 	queue     []*Job      // queued, by priority, deadline and Seq, see byUrgency
@@ -75,9 +73,10 @@ type poolState struct {
 	wake   time.Time          // time alone changes a placement then, at the earliest; zero: it does not
 }
 
+// undo is how to take back one change.
 type undo struct {
-	key   Key
-	prior any // *Service, *Pool, ... or nil
+	entity entity // as it was before, or what was made; itself, if it was changed in place
+	made   bool   // there was nothing
 }
 
 // keepEnded is how many ended sessions and jobs stay in memory, so that
@@ -92,17 +91,20 @@ func NewState() *State {
 		resources:  map[domain.ResourceID]*Resource{},
 		sessions:   map[domain.SessionID]*Session{},
 		jobs:       map[domain.JobID]*Job{},
-		models:     map[modelRef]*Model{},
-		owners:     map[string]*Owner{},
 		dependents: map[domain.JobID][]*Job{},
-		changed:    map[Key]struct{}{},
-		fresh:      map[*Pool]struct{}{},
+		batch:      &batch{},
 	}
 }
 
 // Put takes in an entity as the live views hold it, without recording a
 // change: *Service, *Pool, *Resource, *Session, *Job, *Model or *Owner.
-func (s *State) Put(entity any) { s.place(entity) }
+func (s *State) Put(e any) {
+	if e, ok := e.(entity); ok {
+		s.place(e, s.present(e))
+		return
+	}
+	panic("pool: not an entity")
+}
 
 // Commit forgets how to take back what was done since the last Commit, and
 // the oldest of the ended sessions and jobs.
@@ -114,9 +116,14 @@ func (s *State) Commit() {
 // Mark ends what Changed visits: what changes after it belongs to another append.
 func (s *State) Mark() {
 	s.marked, s.keptMarked = len(s.undo), len(s.ended)
-	s.order = s.order[:0]
-	clear(s.changed)
+	s.newBatch()
+}
+
+// newBatch ends the time in which what was made is changed in place.
+func (s *State) newBatch() {
+	s.batch = &batch{}
 	clear(s.fresh)
+	s.fresh = s.fresh[:0]
 }
 
 // CommitMarked is Commit for what was done before the last Mark; Rollback still takes back what was done after it.
@@ -145,22 +152,29 @@ func (s *State) Rollback() {
 	}
 	for i := len(s.undo) - 1; i >= 0; i-- {
 		u := s.undo[i]
-		if u.prior == nil {
-			s.remove(u.key)
-			continue
+		if u.made {
+			s.remove(keyOf(u.entity))
+		} else if now := s.present(u.entity); now != u.entity { // else it was changed in place, and goes with what made it
+			s.place(u.entity, now)
 		}
-		s.place(u.prior)
 	}
 	s.ended = s.ended[:s.kept]
-	s.undo, s.order, s.seen, s.marked = s.undo[:0], s.order[:0], 0, 0
-	clear(s.changed)
-	clear(s.fresh)
+	clear(s.undo)
+	s.undo, s.seen, s.marked = s.undo[:0], 0, 0
+	s.newBatch()
 }
 
-// Changed visits what changed since the last Commit, in order of the first
-// change. What was made and removed again in between is left out.
+// Changed visits what changed since the last Mark, in order of the first
+// change. What was made and removed again in between is left out. What it shows may
+// still change until the next Mark.
 func (s *State) Changed(visit func(Key, any)) {
-	for _, k := range s.order {
+	shown := make(map[Key]struct{}, len(s.fresh))
+	for _, e := range s.fresh {
+		k := keyOf(e)
+		if _, already := shown[k]; already { // it was removed, and made again
+			continue
+		}
+		shown[k] = struct{}{}
 		if e := s.get(k); e != nil {
 			visit(k, e)
 		}
@@ -171,7 +185,7 @@ func (s *State) Changed(visit func(Key, any)) {
 // the last Commit, repetitions included: what the last event touched.
 func (s *State) ChangedBy(visit func(Key)) {
 	for ; s.seen < len(s.undo); s.seen++ {
-		visit(s.undo[s.seen].key)
+		visit(keyOf(s.undo[s.seen].entity))
 	}
 }
 
@@ -201,7 +215,20 @@ func (s *State) Session(id domain.SessionID) *Session { return s.sessions[id] }
 func (s *State) Job(id domain.JobID) *Job { return s.jobs[id] }
 
 // Model finds what was learned of a model in a pool.
-func (s *State) Model(r domain.RendererID, m domain.ModelKey) *Model { return s.models[modelRef{r, m}] }
+func (s *State) Model(r domain.RendererID, m domain.ModelKey) *Model {
+	if p := s.find(r); p != nil {
+		return p.models[m]
+	}
+	return nil
+}
+
+// owner finds what was learned of an owner in a pool; nil: nothing.
+func (s *State) owner(r domain.RendererID, o domain.Owner) *Owner {
+	if p := s.find(r); p != nil {
+		return p.owners[o]
+	}
+	return nil
+}
 
 // Pools are the renderers that were not removed, by ID.
 func (s *State) Pools() []domain.RendererID {
@@ -243,31 +270,6 @@ func keyOf(entity any) Key {
 	panic("pool: not an entity")
 }
 
-// put records a change and takes it in.
-func (s *State) put(entity any) {
-	k := keyOf(entity)
-	s.remember(k)
-	if _, known := s.changed[k]; !known {
-		s.changed[k] = struct{}{}
-		s.order = append(s.order, k)
-	}
-	s.place(entity)
-}
-
-// drop records the removal of an entity made in this batch: a rejected session leaves no row.
-func (s *State) drop(k Key) {
-	s.remember(k)
-	s.remove(k)
-}
-
-// remember notes how to take back the change of an entity that comes next.
-func (s *State) remember(k Key) {
-	if len(s.undo) == 0 {
-		s.kept = len(s.ended)
-	}
-	s.undo = append(s.undo, undo{k, s.get(k)})
-}
-
 // get gives an untyped nil where there is nothing.
 func (s *State) get(k Key) any {
 	switch k.View {
@@ -290,11 +292,11 @@ func (s *State) get(k Key) any {
 			return e
 		}
 	case ViewModels:
-		if e := s.models[refOf(k.ID)]; e != nil {
+		if e := s.Model(modelOf(k.ID)); e != nil {
 			return e
 		}
 	case ViewOwners:
-		if e := s.owners[k.ID]; e != nil {
+		if e := s.owner(ownerOf(k.ID)); e != nil {
 			return e
 		}
 	}
@@ -315,7 +317,7 @@ func (s *State) find(id domain.RendererID) *poolState {
 func (s *State) of(id domain.RendererID) *poolState {
 	p := s.find(id)
 	if p == nil {
-		p = &poolState{copies: map[domain.ModelKey]int{}}
+		p = &poolState{models: map[domain.ModelKey]*Model{}, owners: map[domain.Owner]*Owner{}, copies: map[domain.ModelKey]int{}}
 		s.pools[id] = p
 	}
 	return p
