@@ -209,7 +209,7 @@ func TestEveryNameMakesThatPolicy(t *testing.T) {
 	if p := given(formerly, "payoff", 3.0); p != given("ttff") {
 		t.Errorf("the former policy gives %+v", p)
 	}
-	for name := range maps.Keys(map[string]bool{"payoff": true, "patience": true, "copies": true, "overdue": true, "share": true}) {
+	for name := range maps.Keys(map[string]bool{"payoff": true, "patience": true, "copies": true, "overdue": true, "relief": true, "share": true}) {
 		if given("ttff") == given("ttff", name, 7.0) {
 			t.Errorf("ttff does not listen to %s", name)
 		}

@@ -17,12 +17,14 @@ import (
 //     who holds slots already counts for so many times longer: fair share.
 //   - A free slot serves those who find their model loaded there, so that a load
 //     is paid off, until that has served work worth payoff loads and an older
-//     request waits for another model.
+//     request waits for another model that is nowhere, or whose copies do not keep up.
 //   - Who finds no warm slot free waits for a busy one only while that is expected
 //     to be sooner than a load, and never for longer than patience loads: ski
 //     rental. That gives a hot model another copy when its line outgrows a load.
 //   - Of the lines that need a load the one goes first that serves the most
 //     requests a second of the slot's time, the load included, weighted by its age.
+//     Copies in use count by their root, between none (the hot model takes all) and
+//     all (its users wait longest); so replicas are best spread (Cohen and Shenker 2002).
 //   - What is evicted is worth the least: load time times demand over the copies.
 //   - Whoever waited for more than overdue times the mean of late comes first.
 type ttff struct {
@@ -30,6 +32,7 @@ type ttff struct {
 	patience float64 // loads
 	copies   float64 // loads
 	overdue  float64 // times the mean time to first frame
+	relief   float64 // times the age of the oldest
 	share    float64 // 0: no fair share; 1: by slots held
 	ratio    bool    // false: lines are served in order of arrival
 	demand   bool    // false: the longest unused is evicted
@@ -78,8 +81,7 @@ func (p ttff) urgent(v *View) (Assignment, bool) {
 	}
 	reason := "it has a deadline"
 	if r.Due.IsZero() {
-		bound := p.overdue * max(v.Seconds, v.load(r.Model))
-		if left := bound - v.age(r); left >= 0 {
+		if left := p.late(v, r); left >= 0 {
 			v.wake(left)
 			return Assignment{}, false
 		}
@@ -110,31 +112,43 @@ func (p ttff) warmLine(v *View, o *Option) (*Line, *Held) {
 	return line, held
 }
 
-// yields gives the slot to an older request for a model that is nowhere, once the load here is paid off.
+// yields gives the slot to an older request for another model, once the load here is paid off.
 func (p ttff) yields(v *View, o *Option, h *Held, l *Line) (Assignment, bool) {
 	if h.Served < p.payoff*h.LoadSeconds {
 		return Assignment{}, false
 	}
-	oldest := v.first(l.Requests)
-	var other *Request
+	here := v.first(l.Requests)
+	other := here
 	for _, c := range v.Queue.Lines {
-		if len(v.Fleet.Holders[c.Model]) > 0 {
+		r := v.first(c.Requests)
+		if r == nil || r.before(other) >= 0 || !v.fits(r, o) {
 			continue
 		}
-		if r := v.first(c.Requests); r != nil && r.before(oldest) < 0 && v.fits(r, o) {
-			other, oldest = r, r
+		if len(v.Fleet.Holders[c.Model]) == 0 || p.relieves(v, o, r, here) {
+			other = r
 		}
 	}
-	if other == nil || h.Served < p.payoff*v.load(other.Model) {
+	if other == here || h.Served < p.payoff*v.load(other.Model) {
 		return Assignment{}, false
 	}
 	return Assignment{Request: other, Resource: o, Reason: fmt.Sprintf("it is older, and %q served there for long enough to pay off its load", h.Model)}, true
 }
 
+// relieves says whether a slot had better go to a line whose model is in use
+// elsewhere: its copies do not keep up if its head is overdue, and the slot is needed less here.
+func (p ttff) relieves(v *View, o *Option, r, here *Request) bool {
+	return p.late(v, r) < 0 && v.age(r) >= p.relief*v.age(here) && o.Holds(r.Model) == nil && v.warm(r) == nil
+}
+
+// late is in how many seconds a request is overdue.
+func (p ttff) late(v *View, r *Request) float64 {
+	return p.overdue*max(v.Seconds, v.load(r.Model)) - v.age(r)
+}
+
 // pick is who is next in a line.
 func (p ttff) pick(v *View, l *Line) *Request {
 	first := v.first(l.Requests)
-	if !p.ratio || !first.Due.IsZero() || v.age(first) > p.overdue*max(v.Seconds, v.load(l.Model)) {
+	if !p.ratio || !first.Due.IsZero() || p.late(v, first) < 0 {
 		return first
 	}
 	best, most := first, -1.0
@@ -167,7 +181,7 @@ func (p ttff) load(v *View, open []*Option) (Assignment, bool) {
 		if users > 0 && p.waits(v, l, load, age, users, left) {
 			continue
 		}
-		index := n / (load + n*v.Known(l.Model).WorkSeconds + 1) * (load + age) / float64(users+1)
+		index := n / (load + n*v.Known(l.Model).WorkSeconds + 1) * (load + age) / math.Sqrt(float64(users+1))
 		if index <= most {
 			continue
 		}
@@ -281,7 +295,7 @@ func New(s domain.PlacementSettings) Policy {
 		return belady{warmFirst{passes: n("passes")}}
 	}
 	return ttff{
-		payoff: n("payoff"), patience: n("patience"), copies: n("copies"), overdue: n("overdue"), share: n("share"),
+		payoff: n("payoff"), patience: n("patience"), copies: n("copies"), overdue: n("overdue"), relief: n("relief"), share: n("share"),
 		ratio: n("ratio") > 0, demand: n("demand") > 0,
 	}
 }

@@ -25,6 +25,7 @@ var taken = map[string]Policy{
 	"no patience":      given("ttff", "patience", 0.0),
 	"no second copies": given("ttff", "copies", 100.0),
 	"nobody overdue":   given("ttff", "overdue", 1000.0),
+	"no relief":        given("ttff", "relief", 1000.0),
 	"no shares":        given("ttff", "share", 0.0),
 	"no ratio":         given("ttff", "ratio", 0.0),
 	"no demand":        given("ttff", "demand", 0.0),
@@ -63,6 +64,12 @@ var parts = []part{
 		s.Seconds = 100
 		return s
 	}, "b on r1", "a on r1", []string{"nobody overdue"}},
+
+	{"relief: a line whose copies do not keep up gets a slot where nobody is in need", func() *scene {
+		s := newScene().has(option("r1", 1, loaded("A", 20, 0).served(1000)).with(onePlace), option("r2", 2, loaded("B", 20, 1)).with(full)).asks("b", "B", 251).asks("a", "A", 62)
+		s.Seconds = 100
+		return s
+	}, "b on r1", "a on r1", []string{"no relief", "never yields", "nobody overdue"}},
 
 	{"demand: the model that is asked for less goes", func() *scene {
 		s := newScene().has(option("r1", 1, loaded("B", 20, 0).unusedFor(10)).with(onePlace), option("r2", 2, loaded("C", 20, 0).unusedFor(99)).with(onePlace)).asks("a", "A", 5)
@@ -169,6 +176,28 @@ func TestPayoff(t *testing.T) {
 	newScene().has(option("r1", 1, loaded("A", 20, 1).served(9999)).with(onePlace)).asks("b", "B", 10).asks("a", "A", 5).says(t, p, "a on r1")
 	// Of several the oldest.
 	newScene().has(option("r1", 1, loaded("A", 20, 0).served(9999))).asks("c", "C", 20).asks("b", "B", 10).asks("a", "A", 5).says(t, p, "c on r1")
+}
+
+func TestRelief(t *testing.T) {
+	p := given("ttff", "payoff", 5.0)
+	// b is overdue from 250 s on; its model is in use on r2.
+	two := func(served, ageA, ageB float64) *scene {
+		s := newScene().has(option("r1", 1, loaded("A", 20, 0).served(served)).with(onePlace), option("r2", 2, loaded("B", 20, 1)).with(full)).asks("b", "B", ageB).asks("a", "A", ageA)
+		s.Seconds = 100
+		return s
+	}
+	two(100, 65, 260).says(t, p, "b on r1")
+	two(99, 65, 260).says(t, p, "a on r1")  // not paid off
+	two(100, 66, 260).says(t, p, "a on r1") // not four times as old
+	two(100, 10, 250).says(t, p, "a on r1") // not overdue
+	two(100, 130, 260).says(t, given("ttff", "payoff", 5.0, "relief", 2.0), "b on r1")
+	// Not to a model that this resource holds as well, in use there, nor where a warm slot is free.
+	both := option("r1", 1, loaded("A", 20, 0).served(100), loaded("B", 20, 1)).with(func(o *Option) { o.Free = 1 })
+	s := newScene().has(both).asks("b", "B", 260).asks("a", "A", 65)
+	s.Seconds = 100
+	s.says(t, p, "b on r1")
+	s = two(100, 65, 260).has(option("r3", 3, loaded("B", 20, 0)))
+	s.says(t, p, "b on r3")
 }
 
 func TestSkiRental(t *testing.T) {
@@ -283,7 +312,11 @@ func TestIndexOfLines(t *testing.T) {
 	two(65, 10, 200).says(t, p, "a on r1")
 	// A line whose model is in use elsewhere shares the slot's worth with its copies.
 	s := two(10, 10, 20).has(option("r2", 2, loaded("B", 20, 2)).with(full).with(since(0, 300)))
-	s.says(t, p, "a on r1") // B: 1.76 / 3
+	s.says(t, p, "b1 on r1") // B: 1.76 / √3 = 1.02
+	s = two(11, 10, 20).has(option("r2", 2, loaded("B", 20, 2)).with(full).with(since(0, 300)))
+	s.says(t, p, "b1 on r1") // A: 1
+	s = two(12, 10, 20).has(option("r2", 2, loaded("B", 20, 2)).with(full).with(since(0, 300)))
+	s.says(t, p, "a on r1") // A: 1.03
 	// Within the line it is the response ratio again.
 	s = newScene().has(option("r1", 1)).asks("long", "A", 10, work(100)).asks("short", "A", 9, work(5))
 	s.says(t, p, "short on r1")

@@ -181,6 +181,7 @@ func parts() []part {
 		{"paying off a load", map[string]float64{"payoff": 0}},
 		{"an end to paying off", map[string]float64{"payoff": 1e6}},
 		{"waiting for a busy copy", map[string]float64{"patience": 0, "copies": 0}},
+		{"relief of lines that fell behind", map[string]float64{"relief": 1000}},
 		{"fair share", map[string]float64{"share": 0}},
 		{"response ratio", map[string]float64{"ratio": 0}},
 		{"worth by demand (LRU instead)", map[string]float64{"demand": 0}},
