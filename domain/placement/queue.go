@@ -47,8 +47,22 @@ type Line struct {
 	Requests []*Request // in order, never empty
 }
 
-func (l *Line) compare(o *Line) int {
-	return cmp.Or(strings.Compare(string(l.Model), string(o.Model)), strings.Compare(l.Key, o.Key))
+// wanted is what tells lines apart.
+type wanted struct {
+	model domain.ModelKey
+	key   string
+}
+
+func (l *Line) compare(w wanted) int {
+	if c := strings.Compare(string(l.Model), string(w.model)); c != 0 {
+		return c
+	}
+	return strings.Compare(l.Key, w.key)
+}
+
+// find says where the line for a model is, or would be.
+func (q *Queue) find(m domain.ModelKey, key string) (int, bool) {
+	return slices.BinarySearchFunc(q.Lines, wanted{m, key}, (*Line).compare)
 }
 
 // Queue is requests of the same rank, in order, and by what they want.
@@ -61,8 +75,7 @@ type Queue struct {
 // Add puts a request into its place; one that is there is replaced.
 func (q *Queue) Add(r *Request) {
 	q.Requests = put(q.Requests, r)
-	probe := Line{Model: r.Model, Key: r.Key}
-	i, found := slices.BinarySearchFunc(q.Lines, &probe, (*Line).compare)
+	i, found := q.find(r.Model, r.Key)
 	if !found {
 		q.Lines = slices.Insert(q.Lines, i, &Line{Model: r.Model, Key: r.Key})
 	}
@@ -72,8 +85,7 @@ func (q *Queue) Add(r *Request) {
 // Remove takes a request out, which may be another copy of the same.
 func (q *Queue) Remove(r *Request) {
 	q.Requests = drop(q.Requests, r)
-	probe := Line{Model: r.Model, Key: r.Key}
-	i, found := slices.BinarySearchFunc(q.Lines, &probe, (*Line).compare)
+	i, found := q.find(r.Model, r.Key)
 	if !found {
 		return
 	}
@@ -84,8 +96,7 @@ func (q *Queue) Remove(r *Request) {
 
 // Line finds those who want a model; nil: nobody.
 func (q *Queue) Line(m domain.ModelKey, key string) *Line {
-	probe := Line{Model: m, Key: key}
-	if i, found := slices.BinarySearchFunc(q.Lines, &probe, (*Line).compare); found {
+	if i, found := q.find(m, key); found {
 		return q.Lines[i]
 	}
 	return nil

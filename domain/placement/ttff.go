@@ -153,11 +153,14 @@ func (p ttff) pick(v *View, l *Line) *Request {
 	}
 	best, most := first, -1.0
 	for r := range v.ready(l.Requests) {
-		work := max(1, r.Seconds)
+		age, work := v.age(r), max(1, r.Seconds)
+		if most >= 0 && age/work <= most {
+			continue // nor would it be with a share, which makes the work count for longer
+		}
 		if p.share > 0 && v.Share != nil {
 			work *= 1 + p.share*v.Share(r.Owner)
 		}
-		if ratio := v.age(r) / work; ratio > most {
+		if ratio := age / work; ratio > most {
 			best, most = r, ratio
 		}
 	}

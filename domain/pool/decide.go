@@ -37,7 +37,7 @@ type decider struct {
 // "Already so" is no events and no error.
 func (s *State) Decide(head int64, g Given) ([]Recorded, error) {
 	// UTC drops the monotonic part, which the log does not hold: what is learned from times must come out the same from there.
-	d := &decider{s: s, id: g.ID, at: g.At.UTC(), head: head}
+	d := &decider{s: s, id: g.ID, at: g.At.UTC(), head: head, out: s.decided[:0], touched: s.touched[:0]}
 	err := d.command(cleaned(g.Command))
 	if err != nil && len(d.out) == 0 {
 		return nil, err
@@ -46,7 +46,8 @@ func (s *State) Decide(head int64, g Given) ([]Recorded, error) {
 	for i := 0; i < len(d.touched); i++ {
 		d.settle(d.touched[i])
 	}
-	return d.out, err
+	s.decided, s.touched = d.out, d.touched // their room serves the next command
+	return slices.Clone(d.out), err
 }
 
 func (d *decider) command(c Command) error {
@@ -94,7 +95,7 @@ func (d *decider) command(c Command) error {
 // emit records an event in a pool's stream and folds it in.
 func (d *decider) emit(r domain.RendererID, e Event) int64 {
 	rec := Recorded{
-		Position: d.head + int64(len(d.out)) + 1, Stream: domain.PoolStream(r),
+		Position: d.head + int64(len(d.out)) + 1, Stream: d.s.stream(r),
 		Version: d.s.version(r) + 1, At: d.at, Event: e,
 	}
 	d.out = append(d.out, rec)
@@ -107,6 +108,14 @@ func (d *decider) touch(r domain.RendererID) {
 	if !slices.Contains(d.touched, r) {
 		d.touched = append(d.touched, r)
 	}
+}
+
+// stream names a pool's stream.
+func (s *State) stream(r domain.RendererID) domain.Stream {
+	if p := s.find(r); p != nil {
+		return p.stream
+	}
+	return domain.PoolStream(r)
 }
 
 // version is the length of a pool's stream, a removed one's too.

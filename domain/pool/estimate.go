@@ -225,12 +225,12 @@ func (d *decider) placed(p *poolState, outcome, why string, w placement.Want, c 
 	if why != "" {
 		reason += "; " + why
 	}
-	filtered := c.Filtered
+	filtered := c.Filtered // of this choice alone
 	if full := len(p.resources) - c.Count - sum(c.Filtered); full > 0 {
-		filtered = map[string]int{placement.NoFreeSlot: full}
-		for k, v := range c.Filtered {
-			filtered[k] += v
+		if filtered == nil {
+			filtered = map[string]int{}
 		}
+		filtered[placement.NoFreeSlot] += full
 	}
 	return Decision{Policy: p.policy.Name(), Version: p.policy.Version(), Outcome: outcome, Reason: reason,
 		Candidates: c.Few, Considered: len(p.resources), Filtered: filtered, Costs: map[string]float64{"load_seconds": w.LoadSeconds}}

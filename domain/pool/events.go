@@ -22,6 +22,13 @@ type Recorded struct {
 	Event    Event
 }
 
+// when is a copy of the time, to be kept: a pointer to the field would keep the
+// whole record, and cost every record that is folded in an allocation.
+func (r *Recorded) when() *time.Time {
+	at := r.At
+	return &at
+}
+
 // Decision is why: the inputs that mattered, the few best candidates, and how
 // many others were left out for which reason. It stays well under a kibibyte.
 type Decision struct {

@@ -92,7 +92,7 @@ func (s *State) evolveResource(r Recorded) {
 			x.enter(ResourceStateReady, r.At, "")
 			x.Address, x.Capabilities, x.JobKinds = e.Address, e.Capabilities, e.JobKinds
 			x.Node = cmp.Or(e.Node, x.Node)
-			x.ReadyAt, x.IdleSince, x.PriorFailures = &r.At, &r.At, s.failures(rendererOf(r.Stream))
+			x.ReadyAt, x.IdleSince, x.PriorFailures = r.when(), r.when(), s.failures(rendererOf(r.Stream))
 			if x.Model != "" {
 				x.Models = []Loaded{{Model: x.Model, State: placement.Loaded, Since: r.At, LastUsed: r.At}}
 			}
@@ -244,7 +244,7 @@ func (s *State) evolveSession(r Recorded) {
 	case SessionReady:
 		s.changeSession(e.Session, func(x *Session) {
 			x.enter(SessionStateReady, r.At)
-			x.ReadyAt = &r.At
+			x.ReadyAt = r.when()
 		})
 	case SessionWarned:
 		s.changeSession(e.Session, func(x *Session) { x.Warning, x.GoesAt = e.Reason, e.Until })
@@ -306,10 +306,10 @@ func (s *State) evolveAllocated(r Recorded, e SessionAllocated) {
 	s.firstFrame(r, e.Model, e.Waited, e.Warm)
 	s.changeSession(e.Session, func(x *Session) {
 		x.enter(SessionStateLoading, r.At)
-		x.Resource, x.Warm, x.AllocatedAt, x.Decision, x.Code, x.Reason = e.Resource, e.Warm, &r.At, r.Position, "", e.Decision.Reason
+		x.Resource, x.Warm, x.AllocatedAt, x.Decision, x.Code, x.Reason = e.Resource, e.Warm, r.when(), r.Position, "", e.Decision.Reason
 		if e.Warm {
 			x.enter(SessionStateReady, r.At)
-			x.ReadyAt = &r.At
+			x.ReadyAt = r.when()
 		}
 	})
 }

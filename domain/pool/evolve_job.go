@@ -33,7 +33,7 @@ func (s *State) evolveJob(r Recorded) {
 	case JobQueued:
 		s.changeJob(e.Job, func(x *Job) {
 			x.enter(JobStateQueued, r.At)
-			x.QueuedAt, x.Home = &r.At, e.Home
+			x.QueuedAt, x.Home = r.when(), e.Home
 			x.Expected = expected(x.Expected, r.At, e.Basis, e.LowSeconds, e.EstimateSeconds, e.HighSeconds, e.RawSeconds)
 			if e.Warning != "" {
 				x.Warning = e.Warning
@@ -41,7 +41,7 @@ func (s *State) evolveJob(r Recorded) {
 		})
 		s.arrive(r)
 	case JobYielding:
-		s.changeJob(e.Job, func(x *Job) { x.Yielding = &r.At })
+		s.changeJob(e.Job, func(x *Job) { x.Yielding = r.when() })
 	case JobMoved:
 		s.evolveMoved(r, e)
 	case JobLate:
@@ -61,13 +61,13 @@ func (s *State) evolveJob(r Recorded) {
 		s.firstFrame(r, e.Model, e.Waited, e.Warm)
 		s.changeJob(e.Job, func(x *Job) {
 			x.enter(JobStateAssigned, r.At)
-			x.Resource, x.Warm, x.Attempts, x.AssignedAt, x.Decision = e.Resource, e.Warm, e.Attempt, &r.At, r.Position
+			x.Resource, x.Warm, x.Attempts, x.AssignedAt, x.Decision = e.Resource, e.Warm, e.Attempt, r.when(), r.Position
 			x.NotBefore, x.Code, x.Reason = nil, "", e.Decision.Reason
 		})
 	case JobStarted:
 		s.changeJob(e.Job, func(x *Job) {
 			x.enter(JobStateRunning, r.At)
-			x.StartedAt = &r.At
+			x.StartedAt = r.when()
 		})
 	default:
 		s.evolveJobEnd(r)
@@ -91,7 +91,7 @@ func (s *State) evolveJobEnd(r Recorded) {
 	case JobRetried:
 		id, change = e.Job, func(x *Job) {
 			x.enter(JobStateQueued, r.At)
-			x.Code, x.Reason, x.QueuedAt = e.Code, e.Reason, &r.At
+			x.Code, x.Reason, x.QueuedAt = e.Code, e.Reason, r.when()
 			x.Resource, x.AssignedAt, x.StartedAt, x.NotBefore = "", nil, nil, &e.NotBefore
 			x.Yielding = nil
 			x.Expected = nil // it waits anew, and was told nothing

@@ -61,7 +61,12 @@ func (j *Job) request() *placement.Request {
 	if j == nil || j.State != JobStateQueued {
 		return nil
 	}
-	r := &placement.Request{Kind: UserJob, ID: string(j.ID), Seq: j.Seq, Number: j.Number, Model: j.Model, Owner: j.Owner, Home: j.Home,
+	r := j.asRequest()
+	return &r
+}
+
+func (j *Job) asRequest() placement.Request {
+	r := placement.Request{Kind: UserJob, ID: string(j.ID), Seq: j.Seq, Number: j.Number, Model: j.Model, Owner: j.Owner, Home: j.Home,
 		Since: *j.QueuedAt, Seconds: j.Seconds}
 	if j.NotBefore != nil {
 		r.NotBefore = *j.NotBefore

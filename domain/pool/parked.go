@@ -89,7 +89,8 @@ func (p *poolState) admit(j *Job) {
 
 func (p *poolState) withdraw(j *Job) {
 	p.queue = without(p.queue, j, byUrgency)
-	p.requeue(j.rank(), j.request(), 0, nil)
+	p.gone = j.asRequest()
+	p.requeue(j.rank(), &p.gone, 0, nil)
 }
 
 // runLimit is how many jobs an owner may have running; nil: any number.

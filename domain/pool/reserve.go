@@ -221,7 +221,7 @@ func (s *State) evolveMoved(r Recorded, e JobMoved) {
 	s.leave(r, before.Resource, UserJob, string(e.Job))
 	s.changeJob(e.Job, func(x *Job) {
 		x.enter(JobStateQueued, r.At)
-		x.Code, x.Reason, x.QueuedAt = "moved", e.Reason, &r.At
+		x.Code, x.Reason, x.QueuedAt = "moved", e.Reason, r.when()
 		x.Resource, x.AssignedAt, x.StartedAt, x.NotBefore, x.Expected = "", nil, nil, nil, nil
 		x.Attempts, x.Moves, x.Yielding = max(0, x.Attempts-1), x.Moves+1, nil
 		if e.Frames > 0 {

@@ -104,33 +104,38 @@ func (d *decider) placeQueue(p *poolState, q *placement.Queue, most int) (given 
 	return given
 }
 
-// view is what the policy may know.
+// view is what the policy may know now, until the next view of the pool.
 func (d *decider) view(p *poolState, q *placement.Queue) *placement.View {
-	v := &placement.View{
-		Now: d.at, Fleet: &p.fleet, Queue: q, Arrivals: p.pool.Arrivals, Seconds: p.pool.FirstFrame,
-		CanLoad: p.pool.Settings.ModelLoading == domain.LoadHTTP,
-		Known:   func(m domain.ModelKey) placement.Known { return d.known(p, m) },
-		Demand: func(m domain.ModelKey) float64 {
-			if known := d.s.Model(p.pool.Settings.ID, m); known != nil {
-				return known.demand(d.at)
-			}
-			return 0
-		},
-		Share: func(o domain.Owner) float64 {
-			u, weight := d.s.useOf(p, o), 1
-			if w := p.pool.Settings.Quotas.Of(o).Weight; w != nil {
-				weight = *w
-			}
-			return float64(u.running+u.holding) / float64(weight)
-		},
-		NextUse: d.s.nextUse,
+	if p.view == nil {
+		p.view = d.s.newView(p)
+	}
+	v := p.view
+	v.Now, v.Queue, v.Arrivals, v.Seconds, v.Wake = d.at, q, p.pool.Arrivals, p.pool.FirstFrame, time.Time{}
+	v.CanLoad, v.NextUse = p.pool.Settings.ModelLoading == domain.LoadHTTP, d.s.nextUse
+	return v
+}
+
+func (s *State) newView(p *poolState) *placement.View {
+	v := &placement.View{Fleet: &p.fleet, Known: func(m domain.ModelKey) placement.Known { return s.known(p, m) }}
+	v.Demand = func(m domain.ModelKey) float64 {
+		if known := p.models[m]; known != nil {
+			return known.demand(v.Now)
+		}
+		return 0
+	}
+	v.Share = func(o domain.Owner) float64 {
+		u, weight := s.useOf(p, o), 1
+		if w := p.pool.Settings.Quotas.Of(o).Weight; w != nil {
+			weight = *w
+		}
+		return float64(u.running+u.holding) / float64(weight)
 	}
 	return v
 }
 
-func (d *decider) known(p *poolState, m domain.ModelKey) placement.Known {
-	known := d.s.Model(p.pool.Settings.ID, m)
-	k := placement.Known{LoadSeconds: p.pool.expectLoad(known), WorkSeconds: d.s.expectJobOf(p.pool, known, nil)}
+func (s *State) known(p *poolState, m domain.ModelKey) placement.Known {
+	known := p.models[m]
+	k := placement.Known{LoadSeconds: p.pool.expectLoad(known), WorkSeconds: s.expectJobOf(p.pool, known, nil)}
 	if known != nil {
 		k.MemoryMiB = known.MemoryMiB
 	}

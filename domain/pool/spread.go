@@ -161,7 +161,7 @@ func (j *Job) WaitsFor() Place {
 
 func (s *State) evolveSpread(r Recorded, e JobSpread) {
 	s.changeJob(e.Job, func(x *Job) {
-		x.Parts, x.Decision, x.Code, x.Reason, x.QueuedAt = e.Parts, r.Position, CodeParts, e.Decision.Reason, &r.At
+		x.Parts, x.Decision, x.Code, x.Reason, x.QueuedAt = e.Parts, r.Position, CodeParts, e.Decision.Reason, r.when()
 		x.enter(JobStateWaiting, r.At)
 		x.Pending = nil
 		for _, part := range e.Parts {

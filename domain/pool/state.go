@@ -30,6 +30,9 @@ type State struct {
 	kept       int      // length of ended at the last Commit, for Rollback
 	marked     int      // length of undo at the last Mark
 	keptMarked int      // length of ended at the last Mark
+
+	decided []Recorded // room for the events of one command, see Decide
+	touched []domain.RendererID
 }
 
 // Key names one entity of the state, as the live views do.
@@ -52,6 +55,7 @@ const serviceID = "service"
 // poolState is a pool with the orders in which its parts are looked at.
 type poolState struct {
 	pool      *Pool
+	stream    domain.Stream
 	models    map[domain.ModelKey]*Model
 	owners    map[domain.Owner]*Owner
 	resources []*Resource // not ended, by Seq
@@ -70,6 +74,8 @@ type poolState struct {
 	policy placement.Policy   // as the settings say
 	fleet  placement.Fleet    // ready resources
 	queues []*placement.Queue // sessions first, then jobs by priority
+	view   *placement.View    // see State.view
+	gone   placement.Request  // who is taken out of a queue, see withdraw
 	wake   time.Time          // time alone changes a placement then, at the earliest; zero: it does not
 }
 
@@ -317,7 +323,7 @@ func (s *State) find(id domain.RendererID) *poolState {
 func (s *State) of(id domain.RendererID) *poolState {
 	p := s.find(id)
 	if p == nil {
-		p = &poolState{models: map[domain.ModelKey]*Model{}, owners: map[domain.Owner]*Owner{}, copies: map[domain.ModelKey]int{}}
+		p = &poolState{stream: domain.PoolStream(id), models: map[domain.ModelKey]*Model{}, owners: map[domain.Owner]*Owner{}, copies: map[domain.ModelKey]int{}}
 		s.pools[id] = p
 	}
 	return p

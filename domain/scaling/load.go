@@ -89,7 +89,7 @@ func (s Spans) interval() time.Duration { return min(longest, max(shortest, s.St
 // Fold brings the load up to a time at which so many slots are in use and so
 // many wait, of whom arrived have just come.
 func (l Load) Fold(at time.Time, busy, waiting, arrived int, s Spans) Load {
-	l = l.advance(at, s)
+	l.advance(at, s)
 	if arrived > 0 && l.IdleSince != nil {
 		l.IdlePattern, l.IdleSince = l.IdlePattern.Add(at.Sub(*l.IdleSince)), nil
 	}
@@ -97,7 +97,8 @@ func (l Load) Fold(at time.Time, busy, waiting, arrived int, s Spans) Load {
 	l.Offered += float64(arrived)
 	l.Arrivals += arrived
 	if busy+waiting == 0 && l.IdleSince == nil {
-		l.IdleSince = &at
+		since := at // a pointer to at itself would cost each call an allocation
+		l.IdleSince = &since
 	} else if busy+waiting > 0 {
 		l.IdleSince = nil
 	}
@@ -197,12 +198,12 @@ func (l *Load) chance(at time.Time) float64 {
 	return min(l.Often, l.IdlePattern.Soon(at.Sub(*l.IdleSince), time.Duration(l.Interval*float64(time.Second))))
 }
 
-func (l Load) advance(at time.Time, s Spans) Load {
+func (l *Load) advance(at time.Time, s Spans) {
 	if l.At.IsZero() {
 		l.At, l.HourFrom = at, at
 		l.begin(at, s)
 		l.HeldUntil = at.Add(max(s.Window, s.interval()))
-		return l
+		return
 	}
 	for range mostIntervals {
 		if at.Before(l.Until) {
@@ -227,7 +228,6 @@ func (l Load) advance(at time.Time, s Spans) Load {
 		}
 		l.HeldUntil = at.Add(hold)
 	}
-	return l
 }
 
 func (l *Load) decay(to time.Time, s Spans) {
