@@ -13,12 +13,33 @@ type Fleet struct {
 	All     []*Option // by Seq
 	Free    []*Option // those with a free slot, by Seq
 	Holders map[domain.ModelKey][]*Option
+
+	before  Option // room for Before
+	models  []Held // of it
+	changes int64  // how often a resource came or went
+}
+
+// Before finds the option of a resource that is there, and copies it to be
+// given to Change when the option itself was changed in place. The copy holds until the next.
+func (f *Fleet) Before(seq int64) (now, before *Option) {
+	i, found := find(f.All, seq)
+	if !found {
+		return nil, nil
+	}
+	now = f.All[i]
+	f.models = append(f.models[:0], now.Models...)
+	f.before = *now
+	f.before.Models, f.before.Users = f.models, nil
+	return now, &f.before
 }
 
 // Change takes in a resource in place of what it was before; nil: it was or is not there.
 func (f *Fleet) Change(before, after *Option) {
 	if f.Holders == nil {
 		f.Holders = map[domain.ModelKey][]*Option{}
+	}
+	if (before == nil) != (after == nil) {
+		f.changes++
 	}
 	if before != nil {
 		if after == nil {

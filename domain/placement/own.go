@@ -18,11 +18,15 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// hash is FNV-1a, mixed.
-func hash(s string) uint64 {
+// hash is FNV-1a of a model, a zero byte and a key, mixed.
+func hash(m domain.ModelKey, key string) uint64 {
 	h := uint64(14695981039346656037)
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * 1099511628211
+	for i := range len(m) {
+		h = (h ^ uint64(m[i])) * 1099511628211
+	}
+	h *= 1099511628211
+	for i := range len(key) {
+		h = (h ^ uint64(key[i])) * 1099511628211
 	}
 	return mix(h)
 }
@@ -113,18 +117,33 @@ func (hashed) Next(v *View) (Assignment, bool) {
 		if r == nil || best.Request != nil && best.Request.before(r) < 0 {
 			continue
 		}
-		if o := rendezvous(v.Fleet.All, l.Model, l.Key, nil); o != nil && o.Free > 0 && v.fits(r, o) {
+		if o := v.Fleet.owner(l); o != nil && o.Free > 0 && v.fits(r, o) {
 			best = Assignment{Request: r, Resource: o}
 		}
 	}
 	return best, best.Request != nil
 }
 
+// owner is the resource to which a line belongs, whoever is free. It follows
+// from which resources there are, so it is kept in the line until that changes.
+func (f *Fleet) owner(l *Line) *Option {
+	if l.dealt != f.changes+1 {
+		l.dealt, l.owner = f.changes+1, -1
+		if o := rendezvous(f.All, l.Model, l.Key, nil); o != nil {
+			l.owner, _ = find(f.All, o.Seq)
+		}
+	}
+	if l.owner < 0 {
+		return nil
+	}
+	return f.All[l.owner]
+}
+
 // rendezvous is the resource with the highest hash together with the model, of those that are let.
 func rendezvous(all []*Option, m domain.ModelKey, key string, let func(*Option) bool) *Option {
 	var best *Option
 	var most uint64
-	h := hash(string(m) + "\x00" + key)
+	h := hash(m, key)
 	for _, o := range all {
 		if n := mix(h ^ mix(uint64(o.Seq))); (best == nil || n > most) && o.may(m, key) && (let == nil || let(o)) {
 			best, most = o, n

@@ -38,7 +38,8 @@ const (
 	Loaded  = "loaded"
 )
 
-// Option is a ready resource as placement sees it. It is not changed once it is in a Fleet.
+// Option is a ready resource as placement sees it. Once it is in a Fleet it
+// changes only between two questions to a policy, and with Fleet.Change.
 type Option struct {
 	Resource  domain.ResourceID
 	Seq       int64

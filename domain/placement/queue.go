@@ -45,6 +45,9 @@ type Line struct {
 	Model    domain.ModelKey
 	Key      string
 	Requests []*Request // in order, never empty
+
+	owner int   // in Fleet.All, see Fleet.owner
+	dealt int64 // one more than the changes of the fleet when that was found out; 0: never
 }
 
 // wanted is what tells lines apart.

@@ -121,10 +121,10 @@ func (p ttff) yields(v *View, o *Option, h *Held, l *Line) (Assignment, bool) {
 	other := here
 	for _, c := range v.Queue.Lines {
 		r := v.first(c.Requests)
-		if r == nil || r.before(other) >= 0 || !v.fits(r, o) {
+		if r == nil || r.before(other) >= 0 {
 			continue
 		}
-		if len(v.Fleet.Holders[c.Model]) == 0 || p.relieves(v, o, r, here) {
+		if (len(v.Fleet.Holders[c.Model]) == 0 || p.relieves(v, o, r, here)) && v.fits(r, o) {
 			other = r
 		}
 	}
@@ -172,7 +172,8 @@ func (p ttff) load(v *View, open []*Option) (Assignment, bool) {
 	if len(open) == 0 {
 		return Assignment{}, false
 	}
-	var best Assignment
+	var line *Line
+	var on *Option
 	most := -1.0
 	for _, l := range v.Queue.Lines {
 		head := v.first(l.Requests)
@@ -189,10 +190,13 @@ func (p ttff) load(v *View, open []*Option) (Assignment, bool) {
 			continue
 		}
 		if o := p.cheapest(v, head, open); o != nil {
-			best, most = Assignment{Request: p.pick(v, l), Resource: o}, index
+			line, on, most = l, o, index
 		}
 	}
-	return best, best.Request != nil
+	if line == nil {
+		return Assignment{}, false
+	}
+	return Assignment{Request: p.pick(v, line), Resource: on}, true
 }
 
 // busy counts who uses the model, and for how many seconds more they are expected to, together.

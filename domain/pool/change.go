@@ -112,11 +112,19 @@ func (s *State) changePool(id domain.RendererID, f func(*Pool)) {
 }
 
 func (s *State) changeResource(id domain.ResourceID, f func(*Resource)) {
-	if r := s.resources[id]; r != nil {
-		next := r.clone()
-		f(next)
-		s.put(next)
+	r := s.resources[id]
+	if r == nil {
+		return
 	}
+	if s.inPlace(r) {
+		was := s.liftResource(r)
+		f(r)
+		s.settleResource(r, was)
+		return
+	}
+	next := r.clone()
+	f(next)
+	s.put(next)
 }
 
 func (s *State) changeSession(id domain.SessionID, f func(*Session)) {

@@ -110,7 +110,7 @@ func (d *decider) drain(c DrainResource) error {
 	case r.Coming():
 		d.emit(r.Renderer, ResourceStopping{Resource: r.ID, Reason: c.Reason})
 	case r.State == ResourceStateReady:
-		users, why := r.Users, cmp.Or(c.Reason, "it is drained")
+		users, why := slices.Clone(r.Users), cmp.Or(c.Reason, "it is drained")
 		d.emit(r.Renderer, ResourceDraining{Resource: r.ID, Reason: c.Reason})
 		for _, u := range users {
 			if u.Kind == UserSession {
@@ -133,7 +133,7 @@ func (d *decider) stop(c StopResource) error {
 	if err != nil || r.Ended || r.State == ResourceStateStopping {
 		return err
 	}
-	users := r.Users
+	users := slices.Clone(r.Users) // the events take them away
 	d.emit(r.Renderer, ResourceStopping{Resource: r.ID, Reason: c.Reason})
 	d.evacuate(r, users, ClassInterrupted, "resource_stopped", c.Reason)
 	return nil
@@ -166,7 +166,7 @@ func (d *decider) failed(c ReportFailed) error {
 		d.emit(r.Renderer, ResourceStopped{Resource: r.ID, Reason: c.Reason})
 		return nil
 	}
-	unproven, users := r.unproven(d.at), r.Users
+	unproven, users := r.unproven(d.at), slices.Clone(r.Users)
 	d.emit(r.Renderer, ResourceFailed{Resource: r.ID, Code: c.Code, Reason: c.Reason, Output: c.Output})
 	if unproven {
 		d.backOff(r.Renderer, c.Reason)
@@ -191,7 +191,7 @@ func (d *decider) lost(c ReportLost) error {
 	if r.State != ResourceStateReady && r.State != ResourceStateDraining {
 		return d.failed(ReportFailed{Resource: c.Resource, Code: "exited", Reason: c.Reason, Output: c.Output})
 	}
-	unproven, users := r.unproven(d.at), r.Users
+	unproven, users := r.unproven(d.at), slices.Clone(r.Users)
 	d.emit(r.Renderer, ResourceLost{Resource: r.ID, Reason: c.Reason})
 	if unproven && d.s.failures(r.Renderer) > 1 {
 		d.backOff(r.Renderer, c.Reason)
@@ -264,7 +264,7 @@ func (d *decider) modelFailed(c ReportModelFailed) error {
 	if slices.Contains(permanentLoad, c.Code) {
 		class = ClassPermanent
 	}
-	users := r.Users
+	users := slices.Clone(r.Users) // the events take them away
 	d.emit(r.Renderer, ModelFailed{Resource: r.ID, Model: c.Model, Code: c.Code, Reason: c.Reason})
 	for _, u := range users {
 		if u.Model != c.Model {

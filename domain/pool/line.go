@@ -30,18 +30,24 @@ func (s *State) takePool(e *Pool) {
 }
 
 // option is a ready resource as placement sees it; nil: it is not ready.
-func (r *Resource) option() *placement.Option {
+func (r *Resource) option() *placement.Option { return r.optionIn(nil) }
+
+// optionIn is option, in the room of one that may be overwritten; nil: in new room.
+func (r *Resource) optionIn(room *placement.Option) *placement.Option {
 	if r == nil || r.State != ResourceStateReady {
 		return nil
 	}
-	o := &placement.Option{
+	if room == nil {
+		room = new(placement.Option)
+	}
+	*room = placement.Option{
 		Resource: r.ID, Seq: r.Seq, Free: r.Free(), Slots: r.Slots, MaxModels: r.MaxModels, MemoryMiB: r.MemoryMiB,
 		Bound: r.Model, Key: r.Key, Models: r.Models, Users: r.Users,
 	}
 	if r.IdleSince != nil {
-		o.IdleSince = *r.IdleSince
+		room.IdleSince = *r.IdleSince
 	}
-	return o
+	return room
 }
 
 // rankSession puts sessions before jobs of any priority.

@@ -3,6 +3,8 @@ package pool
 import (
 	"cmp"
 	"slices"
+
+	"github.com/rendering-resource-manager/rrm/domain/placement"
 )
 
 func bySeq[E interface{ seq() int64 }](a, b E) int { return cmp.Compare(a.seq(), b.seq()) }
@@ -48,7 +50,10 @@ func (s *State) place(e, before entity) {
 		s.of(e.Renderer).owners[e.Owner] = e
 	case *Resource:
 		before, _ := before.(*Resource)
-		s.placeResource(e, before)
+		was := s.liftResource(before)
+		was.own = nil // what stands in the fleet belongs to what was before
+		s.resources[e.ID] = e
+		s.settleResource(e, was)
 	case *Session:
 		before, _ := before.(*Session)
 		was := s.liftSession(before)
@@ -62,21 +67,39 @@ func (s *State) place(e, before entity) {
 	}
 }
 
-func (s *State) placeResource(e, before *Resource) {
-	if before != nil {
-		s.count(before, -1)
+// stood is how a resource stood in the fleet before it changed.
+type stood struct {
+	before *placement.Option // a copy; nil: it was not there
+	own    *placement.Option // what stands there, which may be changed in place
+	ended  bool
+}
+
+// liftResource takes a resource out of the counts that depend on its values; nil: there was none.
+func (s *State) liftResource(r *Resource) stood {
+	if r == nil {
+		return stood{}
 	}
-	s.count(e, 1)
-	s.resources[e.ID] = e
-	p := s.of(e.Renderer)
-	p.countCopies(before, -1)
-	p.countCopies(e, 1)
-	p.fleet.Change(before.option(), e.option())
-	if e.Ended {
-		p.resources = without(p.resources, e, bySeq)
-		s.end(keyOf(e), before != nil && before.Ended)
+	s.count(r, -1)
+	p := s.of(r.Renderer)
+	p.countCopies(r, -1)
+	was := stood{ended: r.Ended}
+	if r.State == ResourceStateReady {
+		was.own, was.before = p.fleet.Before(r.Seq)
+	}
+	return was
+}
+
+// settleResource puts a resource to where it belongs, as it is now.
+func (s *State) settleResource(r *Resource, was stood) {
+	s.count(r, 1)
+	p := s.of(r.Renderer)
+	p.countCopies(r, 1)
+	p.fleet.Change(was.before, r.optionIn(was.own))
+	if r.Ended {
+		p.resources = without(p.resources, r, bySeq)
+		s.end(keyOf(r), was.ended)
 	} else {
-		p.resources = insert(p.resources, e, bySeq)
+		p.resources = insert(p.resources, r, bySeq)
 	}
 }
 

@@ -298,6 +298,7 @@ func init() {
 func TestRandomCommandsKeepTheRules(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &machine{world: newWorld(t), t: t}
+		m.also = newBatched(7) // not a divisor of how often anything else is done
 		for _, r := range renderers[:m.number("renderers", 1, 3)] {
 			m.try(pool.ConfigureRenderer{Renderer: m.settings(r)})
 		}

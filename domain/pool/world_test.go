@@ -33,6 +33,7 @@ type world struct {
 	given  int // commands so far
 	events []pool.Recorded
 	made   map[domain.RendererID][]domain.ResourceID // resources in order of request
+	also   *batched                                  // follows, where there is one
 }
 
 var began = time.Date(2026, 3, 2, 14, 0, 0, 123456789, time.UTC)
@@ -56,10 +57,11 @@ func (w *world) decide(c pool.Command) ([]pool.Recorded, error) {
 	w.Helper()
 	w.given++
 	g := pool.Given{ID: domain.CommandID(fmt.Sprintf("command-%d", w.given)), Actor: "test", At: w.now, Command: c}
+	head := w.head
 	entities, orders, ended := pool.Entities(w.state), pool.Orders(w.state), pool.Ended(w.state)
 	first, firstErr := w.state.Decide(w.head, g)
 	w.state.Rollback()
-	// Entities are never changed in place, so that the same pointers are the same entities.
+	// Entities that were committed are never changed in place, so that the same pointers are the same entities.
 	if !maps.Equal(entities, pool.Entities(w.state)) {
 		w.Fatalf("Rollback after %#v did not restore the entities", c)
 	}
@@ -81,6 +83,9 @@ func (w *world) decide(c pool.Command) ([]pool.Recorded, error) {
 		w.Fatalf("after %#v the orders differ from those of the folded log:\nlive   %q\nfolded %q", c, a, b)
 	}
 	w.checkState(c)
+	if w.also != nil {
+		w.also.follow(w, head, g, events)
+	}
 	return events, err
 }
 
