@@ -337,7 +337,7 @@ type Forecast struct {
 // Ahead is the forecast. The load must have been folded up to now.
 func (l Load) Ahead(s Spans) Forecast {
 	f := Forecast{Margin: l.Misses.Margin(s.Risk), Held: max(l.Held, l.HeldBefore)}
-	peak := max(l.Peak, l.Before)
+	peak := l.lately()
 	then := l.At.Add(time.Duration(l.Interval * float64(time.Second)))
 	f.ByHour = l.byHour(peak, l.At, then)
 	f.Chance = l.chance(l.At)
@@ -349,6 +349,13 @@ func (l Load) Ahead(s Spans) Forecast {
 	f.Deviation = deviation(f.Slots)
 	f.Spread = max(1, l.Misses.Margin(1.0/6)) * f.Deviation
 	return f
+}
+
+// lately is the highest load within about the time that a start takes: that of the interval under way, and the
+// less of the one before the more of this one is over, as when it was the highest then is not known.
+func (l *Load) lately() float64 {
+	left := min(1, max(0, l.Until.Sub(l.At).Seconds()/max(1, l.Interval)))
+	return max(l.Peak, l.Peak+(l.Before-l.Peak)*left)
 }
 
 // Arriving is how many requests are expected each second (Little's law).

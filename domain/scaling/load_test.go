@@ -183,3 +183,18 @@ func TestMisses(t *testing.T) {
 		t.Errorf("old errors fade: %v", g)
 	}
 }
+
+// Of the highest load of the interval before, the less is left the more of this one is over.
+func TestTheLoadOfTheIntervalBeforeFades(t *testing.T) {
+	l := Load{Peak: 2, Before: 10, Interval: 20, Until: now.Add(20 * time.Second)}
+	for at, want := range map[time.Duration]float64{0: 10, 5 * time.Second: 8, 15 * time.Second: 4, 20 * time.Second: 2, time.Minute: 2} {
+		l.At = now.Add(at)
+		if got := l.lately(); got != want {
+			t.Errorf("after %s it is %g, not %g", at, got, want)
+		}
+	}
+	l.At, l.Peak = now, 12
+	if got := l.lately(); got != 12 {
+		t.Errorf("the load of now is 12, not %g", got)
+	}
+}
