@@ -107,7 +107,11 @@ func (v *View) wake(in float64) {
 // want is a request as the pricing of options sees it.
 func (v *View) want(r *Request) Want {
 	k := v.Known(r.Model)
-	return Want{Model: r.Model, Key: r.Key, LoadSeconds: v.load(r.Model), MemoryMiB: k.MemoryMiB, Now: v.Now}
+	w := Want{Model: r.Model, Key: r.Key, MemoryMiB: k.MemoryMiB, Now: v.Now}
+	if v.CanLoad {
+		w.LoadSeconds = k.LoadSeconds
+	}
+	return w
 }
 
 // warm finds the first free slot on a resource that has the model loaded, else on one that is loading it.

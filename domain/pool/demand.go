@@ -8,7 +8,7 @@ func (s *State) learnDemand(r Recorded, p *Pool) {
 	t := &s.of(p.Settings.ID).tally
 	known := p.Load
 	if known == nil && t.busy+t.waiting > 0 || known != nil && (t.busy != known.Busy || t.waiting != known.Waiting) {
-		p.learn(p.demand().Fold(r.At, t.busy, t.waiting, 0, p.spans()))
+		p.learned().Update(r.At, t.busy, t.waiting, 0, p.spans())
 	}
 	goal := p.chosen().goal
 	if goal == nil {
@@ -35,7 +35,7 @@ func (s *State) arrive(r Recorded) {
 	id := rendererOf(r.Stream)
 	s.changePool(id, func(p *Pool) {
 		t := &s.of(id).tally
-		p.learn(p.demand().Fold(r.At, t.busy, t.waiting, 1, p.spans()))
+		p.learned().Update(r.At, t.busy, t.waiting, 1, p.spans())
 	})
 }
 

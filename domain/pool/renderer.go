@@ -84,12 +84,15 @@ func (p *Pool) demand() scaling.Load {
 	return *p.Load
 }
 
-// learn puts what is learned in place of what was known, which belongs to this copy of the pool alone.
-func (p *Pool) learn(l scaling.Load) {
+// learn puts what is learned in place of what was known.
+func (p *Pool) learn(l scaling.Load) { *p.learned() = l }
+
+// learned is what is learned of the demand, to be changed: it belongs to this copy of the pool alone.
+func (p *Pool) learned() *scaling.Load {
 	if p.Load == nil {
 		p.Load = new(scaling.Load)
 	}
-	*p.Load = l
+	return p.Load
 }
 
 // copy copies the pool deep enough to be changed.

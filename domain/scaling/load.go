@@ -86,9 +86,15 @@ const (
 
 func (s Spans) interval() time.Duration { return min(longest, max(shortest, s.Start)) }
 
-// Fold brings the load up to a time at which so many slots are in use and so
-// many wait, of whom arrived have just come.
+// Fold is what Update makes of the load, which stays as it is.
 func (l Load) Fold(at time.Time, busy, waiting, arrived int, s Spans) Load {
+	l.Update(at, busy, waiting, arrived, s)
+	return l
+}
+
+// Update brings the load up to a time at which so many slots are in use and so
+// many wait, of whom arrived have just come.
+func (l *Load) Update(at time.Time, busy, waiting, arrived int, s Spans) {
 	l.advance(at, s)
 	if arrived > 0 && l.IdleSince != nil {
 		l.IdlePattern, l.IdleSince = l.IdlePattern.Add(at.Sub(*l.IdleSince)), nil
@@ -104,7 +110,6 @@ func (l Load) Fold(at time.Time, busy, waiting, arrived int, s Spans) Load {
 	}
 	l.Peak, l.Held = max(l.Peak, l.Smooth), max(l.Held, l.Smooth)
 	l.round()
-	return l
 }
 
 // round keeps what is written short. More digits would be believed by nobody.

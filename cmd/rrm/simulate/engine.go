@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sort"
 	"strconv"
 	"time"
 
@@ -320,8 +321,7 @@ func (r *run) placed(id string, resource domain.ResourceID, model domain.ModelKe
 // index finds a request by its ID: they are in order of their rows.
 func (r *run) index(id string) int {
 	n, _ := strconv.Atoi(id[1:])
-	i, _ := slices.BinarySearchFunc(r.Rows, n, func(row Row, n int) int { return row.Row - n })
-	return i
+	return sort.Search(len(r.Rows), func(i int) bool { return r.Rows[i].Row >= n })
 }
 
 func (r *run) begin(i int, resource domain.ResourceID) error {
