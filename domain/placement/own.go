@@ -113,11 +113,12 @@ func (hashed) Next(v *View) (Assignment, bool) {
 	}
 	var best Assignment
 	for _, l := range v.Queue.Lines {
-		r := v.first(l.Requests)
-		if r == nil || best.Request != nil && best.Request.before(r) < 0 {
+		o := v.Fleet.owner(l)
+		if o == nil || o.Free == 0 { // of most lines
 			continue
 		}
-		if o := v.Fleet.owner(l); o != nil && o.Free > 0 && v.fits(r, o) {
+		r := v.first(l.Requests)
+		if r != nil && (best.Request == nil || r.before(best.Request) < 0) && v.fits(r, o) {
 			best = Assignment{Request: r, Resource: o}
 		}
 	}

@@ -212,13 +212,16 @@ func (d *decider) queued(id domain.JobID) {
 	d.emit(j.Renderer, e)
 }
 
+// whyPlaced is why a slot was chosen, by how the model stood there.
+var whyPlaced = map[string]string{
+	placement.Warm:   "the model is loaded there",
+	placement.OnLoad: "the model is being loaded there",
+	placement.Cold:   "no free slot has the model; loading is cheapest here",
+}
+
 // placed is the record of a placement.
 func (d *decider) placed(p *poolState, outcome, why string, w placement.Want, c placement.Choice) Decision {
-	reason := map[string]string{
-		placement.Warm:   "the model is loaded there",
-		placement.OnLoad: "the model is being loaded there",
-		placement.Cold:   "no free slot has the model; loading is cheapest here",
-	}[c.Best.State]
+	reason := whyPlaced[c.Best.State]
 	if name := p.policy.Name(); c.Best.State == placement.Cold && name != domain.PlaceTTFF {
 		reason = fmt.Sprintf("the policy %s gives it this one, and the model has to be loaded there", name)
 	}
