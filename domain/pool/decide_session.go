@@ -188,8 +188,10 @@ func (d *decider) schedule(c ScheduleSession) error {
 	if c.Overrides.Key() == "" {
 		c.Overrides = nil
 	}
-	if _, err := p.Settings.With(c.Overrides).Checked(); err != nil {
-		return err
+	if c.Overrides != nil { // the settings themselves were checked when they were made
+		if _, err := p.Settings.With(c.Overrides).Checked(); err != nil {
+			return err
+		}
 	}
 	if over := d.overSessions(d.s.of(e.Renderer), e.Owner); over != "" {
 		return &domain.Refusal{Kind: domain.KindTooMany, Code: CodeQuota, Field: "owner", Reason: over, RetryAfter: seconds(retryAfter(p.expectHold()))}

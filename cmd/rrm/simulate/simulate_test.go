@@ -183,3 +183,13 @@ func TestSameSeedSameOutput(t *testing.T) {
 		t.Error("another seed changes nothing")
 	}
 }
+
+// A policy that nobody can choose for the service serves sessions too.
+func TestReferencesServeSessions(t *testing.T) {
+	for _, name := range domain.PlacementReferences() {
+		_, r := by(t, simulate.Options{Rows: rows(t, "0 ann A 5\n1 bob B 5\n2 ann A 5"), Resources: 1, Share: 1, Loads: simulate.ByModel{"A": time.Second, "B": time.Second}, Placement: policy(name)})
+		if r.Served != 3 {
+			t.Errorf("%s served %d of 3", name, r.Served)
+		}
+	}
+}
