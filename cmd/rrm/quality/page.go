@@ -230,7 +230,7 @@ func (b *page) scaling(f *scalingFindings) {
 		return
 	}
 	b.text(fmt.Sprintf("%d requests in %.0f minutes (%s), all for one model with a load of %s. A request works for %s and %s for each token that was generated. From 0 to %d resources "+
-		"of one slot; a resource may go after so long without use. Waiting is from the request to its slot.\n\n![scaling](quality/scaling.svg)\n",
+		"of one slot; a resource may go after so long without use (idle). Waiting is from the request to its slot.\n\n![scaling](quality/scaling.svg)\n",
 		f.requests, f.minutes, arrivalsTrace, scalingLoad, workAlways, workOneToken, scalingMost))
 	var rows [][]string
 	for i := range f.cases {

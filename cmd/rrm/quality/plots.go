@@ -169,22 +169,36 @@ func plotTail(t *tail) (*plot.Plot, error) {
 	return p, nil
 }
 
-// plotScaling draws what waiting costs with each policy of scaling.
+// plotScaling draws what waiting costs with each policy of scaling: a line for
+// each time after which what is unused may go, where that makes a difference.
 func plotScaling(f *scalingFindings) (*plot.Plot, error) {
 	start := f.cases[0].start
 	p := newPlot(fmt.Sprintf("Scaling: what waiting costs, starts of %s", start), "95th percentile of waiting, seconds", "resource-hours")
-	colors := []string{domain.PlaceWarmFirst, domain.PlaceHashBounded, domain.PlaceTTFF, domain.PlaceDelay}
+	colors := []string{domain.PlaceTTFF, domain.PlaceDelay, domain.PlaceWarmFirst, domain.PlaceStickyLRU, domain.PlaceHashBounded, domain.PlaceLeastLoaded, domain.PlaceHash}
+	const least = 0.1 // second: a logarithmic scale has no zero
 	var lines []series
-	for i, policy := range domain.ScalingPolicies() {
-		var xy plotter.XYs
-		for _, one := range f.points(start, policy) {
-			xy = append(xy, plotter.XY{X: one.wait, Y: one.cost / 3600})
-		}
-		if len(xy) > 0 {
-			lines = append(lines, series{policy, looks[colors[i%len(colors)]], true, xy})
+	for _, policy := range []string{domain.ScalingForecast, domain.ScalingQueueTime, domain.ScalingBuffer, domain.ScalingDemand} {
+		for _, idle := range scalingIdles {
+			var xy plotter.XYs
+			for _, one := range f.pointsOf(func(c *scalingCase) bool { return c.start == start && c.policy.Policy == policy && c.idle == idle }) {
+				xy = append(xy, plotter.XY{X: max(least, one.wait), Y: one.cost / 3600})
+			}
+			if policy != domain.ScalingBuffer && idle != scalingIdles[len(scalingIdles)-1] {
+				continue // the others decide by themselves what goes
+			}
+			name := policy
+			if policy == domain.ScalingBuffer {
+				name += ", idle " + idle.String()
+			}
+			lines = append(lines, series{name, looks[colors[len(lines)]], true, xy})
 		}
 	}
-	return p, addSeries(p, lines)
+	if err := addSeries(p, lines); err != nil {
+		return nil, err
+	}
+	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, logTicks{}
+	p.Legend.XOffs = 5.6 * vg.Inch
+	return p, nil
 }
 
 // save writes a plot as SVG. The text is text, in a font that is named, not drawn.

@@ -212,7 +212,7 @@ func (f *scalingFindings) checks() []check {
 		switch c.policy.Policy {
 		case domain.ScalingForecast:
 			one := f.beside(c)
-			one.Asked = what + ": resource-seconds, by what `buffer` needs for the same 95th percentile of waiting"
+			one.Asked = what + ": resource-seconds, by what the best `buffer` of any idle time needs for the same 95th percentile of waiting"
 			list = append(list, one)
 		case domain.ScalingQueueTime:
 			goal := c.policy.Duration("goal").Seconds()
@@ -242,9 +242,13 @@ func (f *scalingFindings) beside(c *scalingCase) check {
 
 // points are what the cases of one policy came to, the least waiting first.
 func (f *scalingFindings) points(start time.Duration, policy string) []point {
+	return f.pointsOf(func(c *scalingCase) bool { return c.start == start && c.policy.Policy == policy })
+}
+
+func (f *scalingFindings) pointsOf(which func(*scalingCase) bool) []point {
 	var all []point
 	for i := range f.cases {
-		if c := &f.cases[i]; c.start == start && c.policy.Policy == policy {
+		if c := &f.cases[i]; which(c) {
 			all = append(all, point{c.result.WaitP95, c.result.ResourceSeconds})
 		}
 	}
