@@ -132,7 +132,7 @@ func TestKilledServiceAndPostgres(t *testing.T) {
 	if err := syscall.Kill(c.postgres, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "the service works again after its Postgres was killed", func() bool {
+	eventually(t, time.Minute, "the service works again after its Postgres was killed", func() bool {
 		status, _, _ := c.call("GET", "/readyz", nil)
 		return status == 200
 	})
