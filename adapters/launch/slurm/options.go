@@ -69,7 +69,8 @@ type Options struct {
 	Every time.Duration
 	// QueueEvery is how often the others' waiting jobs are counted, while some of ours wait; 0: 15 s.
 	QueueEvery time.Duration
-	// KeepEnded is how many directories of resources are kept on each site for their output; 0: 100.
+	// KeepEnded is how many directories of resources that ended are kept on each site for their output,
+	// beside those changed within the hour; 0: 100.
 	KeepEnded int
 	// Logger is told of what nobody asked for; nil: slog.Default().
 	Logger *slog.Logger

@@ -1,6 +1,7 @@
 package slurm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ const (
 const (
 	maxTail    = 16 << 20 // bytes that Output gives at most
 	pruneEvery = time.Hour
+	pruneAge   = time.Hour // since a directory was last changed: longer than any launch takes
 )
 
 // base is where one service's resources write on a site. It is a directory of
@@ -132,23 +134,25 @@ func (l *Launcher) prune(ctx context.Context, s *site) {
 	}
 }
 
+// pruneNow looks for directories first and for jobs then, and leaves alone what
+// is young: a directory is made before its job is there, perhaps by another rrm.
 func (l *Launcher) pruneNow(ctx context.Context, s *site) error {
-	seen, err := s.at(ctx, time.Now())
-	if err != nil {
-		return err
-	}
-	r, err := s.run.run(ctx, command{name: "ls", args: []string{"-1t", "--", l.base(&s.Site)}})
+	r, err := s.run.run(ctx, command{name: "find", args: []string{l.base(&s.Site), "-mindepth", "1", "-maxdepth", "1", "-type", "d",
+		"-mmin", "+" + strconv.Itoa(int(pruneAge.Minutes())), "-printf", "%T@ %f\n"}})
 	if err != nil {
 		return fmt.Errorf("list directories: %w", err)
 	}
 	if r.status != 0 {
 		return errors.New("list directories: " + complaint(r))
 	}
+	seen, err := s.at(ctx, time.Now())
+	if err != nil {
+		return err
+	}
 	const most = 1000 // paths on one command line
 	args := []string{"-rf", "--"}
 	kept := 0
-	for line := range strings.Lines(string(r.stdout)) {
-		id := domain.ResourceID(strings.TrimSuffix(line, "\n"))
+	for _, id := range youngestFirst(string(r.stdout)) {
 		if checkID(id) != nil || slices.ContainsFunc(seen.jobs[l.jobName(id)], live) {
 			continue
 		}
@@ -166,4 +170,25 @@ func (l *Launcher) pruneNow(ctx context.Context, s *site) error {
 		return errors.New("remove directories: " + complaint(r))
 	}
 	return nil
+}
+
+// youngestFirst reads lines of a time in seconds and a name.
+func youngestFirst(lines string) []domain.ResourceID {
+	type dir struct {
+		changed float64
+		id      domain.ResourceID
+	}
+	var dirs []dir
+	for line := range strings.Lines(lines) {
+		at, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		if changed, err := strconv.ParseFloat(at, 64); err == nil {
+			dirs = append(dirs, dir{changed, domain.ResourceID(name)})
+		}
+	}
+	slices.SortFunc(dirs, func(a, b dir) int { return cmp.Compare(b.changed, a.changed) })
+	ids := make([]domain.ResourceID, len(dirs))
+	for i := range dirs {
+		ids[i] = dirs[i].id
+	}
+	return ids
 }

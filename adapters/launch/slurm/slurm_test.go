@@ -373,6 +373,9 @@ func TestOldDirectoriesAreRemoved(t *testing.T) {
 		must(t, os.MkdirAll(dir, 0o700))
 		must(t, os.Chtimes(dir, time.Time{}, time.Now().Add(time.Duration(i-10)*time.Hour)))
 	}
+	for i := range 3 { // another rrm is about to submit their jobs
+		must(t, os.MkdirAll(filepath.Join(base, fmt.Sprint("new-", i)), 0o700))
+	}
 	theirs := filepath.Join(opts.Sites[0].Directory, "theirs")
 	must(t, os.Mkdir(theirs, 0o700))
 	l := reopen(t, opts)
@@ -383,7 +386,7 @@ func TestOldDirectoriesAreRemoved(t *testing.T) {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	if got := strings.Join(names, " "); got != "old-3 old-4 young" {
+	if got := strings.Join(names, " "); got != "new-0 new-1 new-2 old-3 old-4 young" {
 		t.Errorf("left are %s", got)
 	}
 	if _, err := os.Stat(theirs); err != nil {
