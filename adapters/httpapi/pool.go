@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -64,15 +65,20 @@ func expectationsOf(c *pool.Calibration) Expectations {
 		JobStart: one(c.JobStart), JobTurn: one(c.JobTurn)}
 }
 
-// GetPool answers GET /pools/{renderer}.
-func (s *Server) GetPool(c echo.Context, renderer RendererName) error {
+// poolOf finds a renderer's pool.
+func (s *Server) poolOf(ctx context.Context, renderer RendererName) (projections.PoolView, error) {
 	id, err := rendererID(renderer)
 	if err != nil {
-		return err
+		return projections.PoolView{}, err
 	}
+	return s.Views.Pool(ctx, id)
+}
+
+// GetPool answers GET /pools/{renderer}.
+func (s *Server) GetPool(c echo.Context, renderer RendererName) error {
 	ctx, cancel := s.bounded(c)
 	defer cancel()
-	v, err := s.Views.Pool(ctx, id)
+	v, err := s.poolOf(ctx, renderer)
 	if err != nil {
 		return err
 	}
@@ -85,13 +91,9 @@ func (s *Server) PlanScaling(c echo.Context, renderer RendererName) error {
 	if err != nil {
 		return err
 	}
-	id, err := rendererID(renderer)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := s.bounded(c)
 	defer cancel()
-	v, err := s.Views.Pool(ctx, id)
+	v, err := s.poolOf(ctx, renderer)
 	if err != nil {
 		return err
 	}
@@ -99,7 +101,7 @@ func (s *Server) PlanScaling(c echo.Context, renderer RendererName) error {
 	if err != nil {
 		return err
 	}
-	p, err := s.Commands.PlanScaling(ctx, s.call(c), pool.PlanScaling{Renderer: id, Scaling: set})
+	p, err := s.Commands.PlanScaling(ctx, s.call(c), pool.PlanScaling{Renderer: v.Settings.ID, Scaling: set})
 	if err != nil {
 		return err
 	}

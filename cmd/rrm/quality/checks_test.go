@@ -30,18 +30,14 @@ func made() []outcome {
 	}
 }
 
-func TestBusyChecksByHand(t *testing.T) {
-	// Each by hand from the figures above. Geometric means: √(0.4·0.9)=0.6, √(0.5·0.5)=0.5,
-	// √(1.25·1.5)=1.369, √(0.1·0.4)=0.2, √(1.6·0.8)=1.131.
-	want := []struct {
-		found float64
-		holds bool
-	}{
-		{0.6, false}, {0.5, true}, {0.9, true}, {0.5, true}, {1.3693, false}, {0.2, false},
-		{1.1314, true}, {0.8, false}, // fairness on average, and in the worst setting
-		{0.5, true}, {150.0 / 140, false}, // the 99th percentile beside the best by mean, and by itself
-	}
-	got := busyChecks(groupReal, made())
+// byHand is what a check has to come to.
+type byHand struct {
+	found float64
+	holds bool
+}
+
+func asByHand(t *testing.T, got []check, want []byHand) {
+	t.Helper()
 	if len(got) != len(want) {
 		t.Fatalf("%d checks, not %d", len(got), len(want))
 	}
@@ -52,20 +48,20 @@ func TestBusyChecksByHand(t *testing.T) {
 	}
 }
 
+func TestBusyChecksByHand(t *testing.T) {
+	// Each by hand from the figures above. Geometric means: √(0.4·0.9)=0.6, √(0.5·0.5)=0.5,
+	// √(1.25·1.5)=1.369, √(0.1·0.4)=0.2, √(1.6·0.8)=1.131.
+	want := []byHand{
+		{0.6, false}, {0.5, true}, {0.9, true}, {0.5, true}, {1.3693, false}, {0.2, false},
+		{1.1314, true}, {0.8, false}, // fairness on average, and in the worst setting
+		{0.5, true}, {150.0 / 140, false}, // the 99th percentile beside the best by mean, and by itself
+	}
+	asByHand(t, busyChecks(groupReal, made()), want)
+}
+
 func TestLightChecksByHand(t *testing.T) {
-	want := []struct {
-		found float64
-		holds bool
-	}{{0.6, true}, {0.9, true}, {1.25, false}, {500.0 / 350, false}, {1.1314, true}, {0.8, false}, {0.5, true}, {150.0 / 140, false}}
-	got := lightChecks(groupReal, made())
-	if len(got) != len(want) {
-		t.Fatalf("%d checks, not %d", len(got), len(want))
-	}
-	for i, w := range want {
-		if math.Abs(got[i].Found-w.found) > 1e-4 || got[i].Holds != w.holds {
-			t.Errorf("%s: found %.4f, holds %t; by hand it is %.4f, %t", got[i].Asked, got[i].Found, got[i].Holds, w.found, w.holds)
-		}
-	}
+	want := []byHand{{0.6, true}, {0.9, true}, {1.25, false}, {500.0 / 350, false}, {1.1314, true}, {0.8, false}, {0.5, true}, {150.0 / 140, false}}
+	asByHand(t, lightChecks(groupReal, made()), want)
 }
 
 func TestBestBaselineIsNoReference(t *testing.T) {
